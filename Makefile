@@ -1,0 +1,44 @@
+# Every target does its own set-up from the lock files. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+PYTEST := $(BIN)/python -m pytest
+
+# The first interpreter that really runs and is new enough; pyenv's shims exist but fail for
+# versions that are not selected, so each candidate is tried and not only looked up.
+FIND_PYTHON = for p in python3.13 python3.14 python3.12 python3 python \
+	$$HOME/.pyenv/versions/3.13*/bin/python3 $$HOME/.pyenv/versions/3.1[2-9]*/bin/python3 \
+	$$(uv python find '>=3.12' 2>/dev/null); do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$p"; break; }; done
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@python="$$($(FIND_PYTHON))"; \
+	if [ -z "$$python" ]; then \
+		echo "Understudy needs Python 3.12 or newer (with venv) and found none: install it (python.org, pyenv, uv or your package manager) and run make again." >&2; exit 1; fi; \
+	"$$python" -m venv $(VENV)
+
+$(BIN)/uv: | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev ## create .venv with everything that tests and linters need
+
+.PHONY: lock
+lock: | $(BIN)/uv ## compile both lock files again from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml --group build -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) -c requirements.lock pyproject.toml --group dev -o requirements-dev.lock

@@ -1,0 +1,2 @@
+"""Understudy: a forward proxy that keeps real keys out of AI agents' hands."""
+

@@ -1,0 +1,167 @@
+"""The compiled policy: what the loader makes of the files and what every judgement reads.
+
+Frozen, typed and free of I/O. Hosts are canonical (see :mod:`understudy.policy.hosts`), names are
+resolved to objects, defaults are filled in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+    from understudy.credentials.carriers import Carrier
+    from understudy.gateways.preset import GatewayPreset
+    from understudy.policy.hosts import HostPattern
+    from understudy.policy.paths import PathPattern
+    from understudy.reasons import Reason
+
+Scheme = Literal["https", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """Where a secret comes from; never the secret itself."""
+
+    source: str
+    """Name of the source: ``env`` or ``file``."""
+    locator: str
+    """What the source looks up: a variable's name or a file's path."""
+    max_age_seconds: float = 300.0
+    """A cached value older than this is resolved again before it is used."""
+
+    @property
+    def label(self) -> str:
+        """The name that audit and status show: the variable, or the file's last component."""
+        return self.locator.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A named (hosts, auth) pair."""
+
+    name: str
+    provider: str | None
+    hosts: tuple[HostPattern, ...]
+    carriers: tuple[Carrier, ...]
+    secret: SecretReference | None
+    """None for ``auth: {type: none}``: allowed, and no credential goes up."""
+    inject_always: bool = False
+    allow_foreign_credentials: bool = False
+    placeholder: str | None = None
+    """The placeholder that the policy fixes; None where one is minted."""
+    credential_headers: frozenset[str] = frozenset()
+    """Lower-case header names that count as a credential on this connection's hosts."""
+    credential_queries: frozenset[str] = frozenset()
+    """Query parameter names that count as a credential on this connection's hosts."""
+    via_gateway: bool = False
+    """True where the policy's gateway stands in for this connection's provider."""
+
+    def covers(self, host: str) -> bool:
+        """Whether the canonical ``host`` is one of this connection's own hosts."""
+        return any(pattern.matches(host) for pattern in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of ``allow`` or ``deny``, with every default filled in."""
+
+    name: str
+    connection: Connection | None
+    hosts: tuple[HostPattern, ...]
+    """Includes the gateway's own host where the connection goes through the gateway."""
+    ports: frozenset[int] | None
+    """None: every port (deny rules without ``ports``)."""
+    schemes: frozenset[Scheme]
+    methods: frozenset[str] | None
+    """None: every method that the proxy forwards."""
+    paths: tuple[PathPattern, ...] | None
+    """None: every path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The declared gateway: the one place provider traffic goes instead of the provider."""
+
+    preset: GatewayPreset
+    scheme: Scheme
+    host: str
+    port: int
+    path_prefix: str
+    """The path of the gateway's URL, without a trailing slash; empty for none."""
+    providers: frozenset[str]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What the preset's templates ask for, for example Cloudflare's account and gateway."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Headers that the operator sets on every request to the gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """How upstreams are reached."""
+
+    ca_pem: str | None = None
+    """PEM text of ``ca_file``: added to the public roots, never replacing them."""
+    connect_to: Mapping[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    """(host, port) → (address or name, port); TLS name and Host stay. As curl --connect-to."""
+    allow_addresses: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets. None: unlimited. Sizes in bytes, times in seconds."""
+
+    max_header_bytes: int = 65536
+    max_request_body_bytes: int | None = None
+    idle_timeout_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy, ready to be asked."""
+
+    mode: Literal["enforce", "report"]
+    connections: Mapping[str, Connection]
+    allow: tuple[Rule, ...]
+    deny: tuple[Rule, ...]
+    gateway: Gateway | None
+    upstream: Upstream
+    limits: Limits
+    digest: str
+    """``sha256:`` and the hex digest of the policy's files and the gateway variable."""
+
+    def bound_to(self, host: str, port: int) -> tuple[Connection, ...]:
+        """Every connection whose credential belongs to the canonical host (and gateway port)."""
+        gateway = self.gateway
+        at_gateway = gateway is not None and (host, port) == (gateway.host, gateway.port)
+        return tuple(
+            connection
+            for connection in self.connections.values()
+            if connection.covers(host) or (at_gateway and connection.via_gateway)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request asks for, in canonical form."""
+
+    method: str
+    scheme: Scheme
+    host: str
+    port: int
+    path: str
+    """The path as sent, without the query; it starts with ``/``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The policy's answer about one request or tunnel."""
+
+    allow: bool
+    """Whether the request may go on; in report mode also where ``reason`` is a denial."""
+    reason: Reason
+    rule: str | None = None
+    connection: Connection | None = None
