@@ -1,0 +1,1 @@
+"""Placeholders, secrets, and the judgement of which may stand where."""

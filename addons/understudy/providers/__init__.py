@@ -1,0 +1,1 @@
+"""Provider presets: one YAML file each, read by :mod:`understudy.providers.preset`."""
