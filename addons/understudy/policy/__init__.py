@@ -1,0 +1,1 @@
+"""The policy: files, canonical forms and judgements; pure but for the loader's reads."""
