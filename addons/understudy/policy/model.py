@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from understudy.policy.index import RuleIndex
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from ipaddress import IPv4Network, IPv6Network
@@ -67,12 +69,17 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of ``allow`` or ``deny``, with every default filled in."""
+    """One entry of ``allow`` or ``deny``, with every default filled in.
+
+    Every combination of its hosts, ports and schemes is meant. An entry of the file that means
+    less becomes several rules of one name: https on 443 and http on 80, or the provider's hosts
+    and, where the connection goes through the gateway, the gateway's own address.
+    """
 
     name: str
     connection: Connection | None
-    hosts: tuple[HostPattern, ...]
-    """Includes the gateway's own host where the connection goes through the gateway."""
+    hosts: tuple[HostPattern, ...] | None
+    """None: every host (deny rules without ``hosts``)."""
     ports: frozenset[int] | None
     """None: every port (deny rules without ``ports``)."""
     schemes: frozenset[Scheme]
@@ -80,6 +87,10 @@ class Rule:
     """None: every method that the proxy forwards."""
     paths: tuple[PathPattern, ...] | None
     """None: every path."""
+    at_gateway: bool = False
+    """True for the twin of a rule that covers requests sent straight to the gateway."""
+    denied_by: tuple[Rule, ...] = ()
+    """For such a twin: deny rules about the provider's hosts, which hold here as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,14 @@ class Limits:
     max_header_bytes: int = 65536
     max_request_body_bytes: int | None = None
     idle_timeout_seconds: float = 300.0
+    head_timeout_seconds: float = 30.0
+    """How long a request head may take to arrive, from its first byte."""
+    connect_timeout_seconds: float = 10.0
+    """For each address of an upstream."""
+    first_byte_timeout_seconds: float = 600.0
+    """From the end of the request to the response's head; long, for models that think."""
+    max_connections: int = 1024
+    """Client connections open at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,11 @@ class Policy:
     limits: Limits
     digest: str
     """``sha256:`` and the hex digest of the policy's files and the gateway variable."""
+    index: RuleIndex = field(init=False, repr=False, compare=False)
+    """The rules by host, for judgements."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", RuleIndex(self.allow, self.deny))
 
     def bound_to(self, host: str, port: int) -> tuple[Connection, ...]:
         """Every connection whose credential belongs to the canonical host (and gateway port)."""

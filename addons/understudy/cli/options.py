@@ -1,0 +1,136 @@
+"""The options that `run` and `exec` share, and the Settings that they make."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from understudy.cli.console import UsageProblem
+from understudy.engine.settings import Settings, parse_address, parse_admin
+
+
+class AuditFailure(StrEnum):
+    """What happens to requests when the audit cannot be written."""
+
+    FAIL_CLOSED = "fail_closed"
+    BEST_EFFORT = "best_effort"
+
+
+def _option(flag: str, help_text: str, **more: Any) -> Any:  # noqa: ANN401 - Typer's own parameters
+    variable = "UNDERSTUDY_" + flag.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(flag, envvar=variable, help=help_text, **more)
+
+
+Policy = Annotated[
+    Path, _option("--policy", "The policy: a file, or a folder of *.yaml.", show_default=False)
+]
+Listen = Annotated[str, _option("--listen", "Where agents connect, HOST:PORT; port 0 is any.")]
+Admin = Annotated[
+    str, _option("--admin", "Health, metrics and status: HOST:PORT, unix:PATH or off.")
+]
+StateDir = Annotated[
+    Path | None,
+    _option(
+        "--state-dir",
+        "Keeps the CA, the placeholders and what a sandbox needs.",
+        show_default="$XDG_STATE_HOME/understudy or ~/.local/state/understudy",
+    ),
+]
+Audit = Annotated[
+    str | None, _option("--audit", "Where audit events go: - or a file.", show_default=False)
+]
+AuditFailureOption = Annotated[
+    AuditFailure,
+    _option("--audit-failure", "When it cannot be written: refuse requests, or carry on."),
+]
+CaCert = Annotated[
+    Path | None, _option("--ca-cert", "Your own CA certificate, PEM.", show_default="made")
+]
+CaKey = Annotated[Path | None, _option("--ca-key", "Its private key, PEM.", show_default="made")]
+ReadyFile = Annotated[
+    Path | None,
+    _option("--ready-file", "Gets the addresses, as JSON, once it serves.", show_default=False),
+]
+ProxyTokenFile = Annotated[
+    Path | None,
+    _option(
+        "--proxy-token-file",
+        "Callers must present this token in Proxy-Authorization.",
+        show_default="every caller is known",
+    ),
+]
+AdminTokenFile = Annotated[
+    Path | None,
+    _option(
+        "--admin-token-file",
+        "Bearer token for all of admin but /healthz and /readyz.",
+        show_default="none",
+    ),
+]
+DrainSeconds = Annotated[
+    float, _option("--drain-seconds", "How long open requests may go on after SIGTERM.", min=0)
+]
+
+
+def default_state_dir() -> Path:
+    """Where state lives unless told: XDG's state folder."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "understudy"
+
+
+def make_settings(
+    *,
+    policy: Path,
+    listen: str,
+    admin: str,
+    state_dir: Path | None,
+    audit: str,
+    audit_failure: AuditFailure,
+    ca_cert: Path | None,
+    ca_key: Path | None,
+    ready_file: Path | None,
+    proxy_token_file: Path | None,
+    admin_token_file: Path | None,
+    drain_seconds: float,
+) -> Settings:
+    """Check what was given and make Settings of it; UsageProblem says what is wrong."""
+    if (ca_cert is None) != (ca_key is None):
+        raise UsageProblem("--ca-cert and --ca-key go together", "Give both, or neither.")
+    try:
+        return Settings(
+            policy=policy,
+            state_dir=(state_dir or default_state_dir()).absolute(),
+            listen=parse_address(listen),
+            admin=parse_admin(admin),
+            audit=audit,
+            audit_failure="fail_closed" if audit_failure == "fail_closed" else "best_effort",
+            ca_cert=ca_cert,
+            ca_key=ca_key,
+            ready_file=ready_file,
+            caller_token=_read_token(proxy_token_file, "--proxy-token-file"),
+            admin_token=_read_token(admin_token_file, "--admin-token-file"),
+            drain_seconds=drain_seconds,
+            environ=dict(os.environ),
+        )
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
+
+
+def _read_token(path: Path | None, flag: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        token = path.read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII text"
+        raise UsageProblem(f"{flag}: {path} cannot be read: {reason}") from None
+    if len(token) < 16:  # noqa: PLR2004 - shorter tokens can be guessed
+        raise UsageProblem(
+            f"{flag}: the token in {path} is shorter than 16 characters",
+            "Make one with: openssl rand -hex 32",
+        )
+    return token

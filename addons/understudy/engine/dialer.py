@@ -1,0 +1,154 @@
+"""The one place where a name is looked up and a TCP connection is opened.
+
+The engine's event loop refuses every outgoing connection that no :class:`DialPlan` stands for:
+"no look-up and no SYN before the decision" is a property of the loop, not of the callers'
+discipline. A plan holds the addresses that passed the guard, and only those are connected to, so
+a name cannot change its address between the check and the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from understudy.policy.addresses import is_guarded, is_within
+from understudy.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from understudy.policy.model import Policy
+
+PLAN_LIFETIME_SECONDS = 10.0
+"""A plan's addresses are looked up again after this, for new connections only."""
+_CACHE_ENTRIES = 1024
+
+_current_plan: ContextVar[DialPlan | None] = ContextVar("understudy_dial_plan", default=None)
+
+
+class DialError(OSError):
+    """A connection that was refused here or could not be made; the text names no address."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialPlan:
+    """A decided destination and the only addresses that may be connected to for it."""
+
+    host: str
+    """The name that TLS verifies; the policy's host or the gateway's."""
+    port: int
+    addresses: tuple[tuple[str, int], ...]
+    """(address, port) that passed the guard; empty where the look-up failed."""
+    made_at: float
+    connect_timeout_seconds: float
+
+    def is_fresh(self) -> bool:
+        """Whether the addresses may still be used for a new connection."""
+        return bool(self.addresses) and time.monotonic() - self.made_at < PLAN_LIFETIME_SECONDS
+
+    def use(self) -> None:
+        """Let the running task's next outgoing connection follow this plan."""
+        _current_plan.set(self)
+
+
+class Dialer:
+    """Looks names up and checks what they resolve to.
+
+    ``own_ports`` are the proxy's and the admin server's: no plan ever leads to them.
+    """
+
+    def __init__(self, own_ports: Callable[[], Iterable[int]]) -> None:
+        self._own_ports = own_ports
+        self._cache: dict[tuple[str, int, str], DialPlan] = {}
+
+    def recall(self, host: str, port: int, policy: Policy) -> DialPlan | None:
+        """The plan of an earlier look-up under the same policy, if it is fresh."""
+        plan = self._cache.get((host, port, policy.digest))
+        return plan if plan is not None and plan.is_fresh() else None
+
+    async def plan(self, host: str, port: int, policy: Policy) -> DialPlan | Reason:
+        """Look ``host`` up and keep the addresses that the policy lets us reach.
+
+        A failed look-up gives a plan without addresses: that is the upstream's failure, not a
+        denial. Addresses that are all guarded give ``address_denied``.
+        """
+        override = policy.upstream.connect_to.get((host, port))
+        found = await self._look_up(*(override or (host, port)))
+        gateway = policy.gateway
+        declared = override is not None or (
+            gateway is not None and (host, port) == (gateway.host, gateway.port)
+        )
+        allowed = tuple(
+            (address, to_port)
+            for address, to_port in found
+            if (
+                declared
+                or not is_guarded(address)
+                or is_within(address, policy.upstream.allow_addresses)
+            )
+            and not self._is_own(address, to_port)
+        )
+        if found and not allowed:
+            return Reason.ADDRESS_DENIED
+        plan = DialPlan(
+            host, port, allowed, time.monotonic(), policy.limits.connect_timeout_seconds
+        )
+        if len(self._cache) >= _CACHE_ENTRIES:
+            self._cache.clear()
+        self._cache[host, port, policy.digest] = plan
+        return plan
+
+    async def _look_up(self, host: str, port: int) -> list[tuple[str, int]]:
+        with contextlib.suppress(ValueError):
+            return [(str(ip_address(host)), port)]
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+        except (OSError, UnicodeError):
+            return []
+        return list(dict.fromkeys((str(info[4][0]), port) for info in infos))
+
+    def _is_own(self, address: str, port: int) -> bool:
+        return port in self._own_ports() and _is_local(address)
+
+
+def _is_local(address: str) -> bool:
+    """Whether ``address`` is one of this machine's own: only those can be bound to."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+class GuardedEventLoop(asyncio.SelectorEventLoop):
+    """An event loop that opens no TCP connection without the running task's DialPlan."""
+
+    async def create_connection(self, protocol_factory: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncio's own signature is this wide
+        """Connect as the plan says; host and port from the caller are not believed."""
+        plan = _current_plan.get()
+        if plan is None:
+            raise DialError("refused: no decided destination")
+        options.pop("host", None)
+        options.pop("port", None)
+        failure: OSError = DialError("the name could not be looked up")
+        for address, port in plan.addresses:
+            try:
+                async with asyncio.timeout(plan.connect_timeout_seconds):
+                    return await super().create_connection(
+                        protocol_factory, address, port, **options
+                    )
+            except TimeoutError:
+                failure = TimeoutError("timed out")
+            except OSError as error:
+                failure = error
+        raise failure

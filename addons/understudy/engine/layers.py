@@ -1,0 +1,85 @@
+"""Which protocol comes next: HTTP on the proxy port, TLS then HTTP in a tunnel, nothing else.
+
+Stands in for mitmproxy's NextLayer, which also knows raw TCP, DNS by port number, QUIC and
+ignored hosts: ways out that carry bytes which no policy has seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, events, layer, layers
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from understudy.reasons import Reason
+from understudy.wire.head import looks_like_http
+
+if TYPE_CHECKING:
+    from mitmproxy import dns, tcp, udp
+    from mitmproxy.proxy.context import Context
+
+    from understudy.stages.exchange import Sessions
+    from understudy.stages.record import Recorder
+
+_TLS_RECORD_START = 3
+
+
+class NextLayer:
+    """Chooses the next layer from the first bytes, and refuses what is neither TLS nor HTTP."""
+
+    name = "nextlayer"
+
+    def __init__(self, sessions: Sessions, recorder: Recorder) -> None:
+        self._sessions = sessions
+        self._recorder = recorder
+
+    def next_layer(self, data: layer.NextLayer) -> None:
+        """Set ``data.layer``, or leave it for more bytes."""
+        context = data.context
+        session = self._sessions.of(context.client)
+        start = data.data_client()
+        if session.refusal is not None:
+            data.layer = Refused(context)
+        elif isinstance(context.layers[-1], modes.HttpProxy):
+            data.layer = layers.HttpLayer(context, HTTPMode.regular)
+        elif start[:1] == b"\x16" and len(start) < _TLS_RECORD_START:
+            return
+        elif starts_like_tls_record(start) and not session.tls_started:
+            server_tls = layers.ServerTLSLayer(context)
+            server_tls.child_layer = layers.ClientTLSLayer(context)
+            data.layer = server_tls
+        elif starts_like_tls_record(start):
+            self._recorder.reject(session, Reason.NESTED_TLS)
+            data.layer = Refused(context)
+        elif looks_like_http(start):
+            data.layer = layers.HttpLayer(context, HTTPMode.transparent)
+        else:
+            self._recorder.reject(session, Reason.NOT_HTTP)
+            data.layer = Refused(context)
+
+    def tcp_start(self, flow: tcp.TCPFlow) -> None:
+        """Raw TCP cannot happen; if it does, it ends here."""
+        flow.kill()
+
+    def udp_start(self, flow: udp.UDPFlow) -> None:
+        """Raw UDP cannot happen; if it does, it ends here."""
+        flow.kill()
+
+    def dns_request(self, flow: dns.DNSFlow) -> None:
+        """A DNS tunnel cannot happen; if it does, it ends here."""
+        flow.kill()
+
+
+class Refused(layer.Layer):
+    """A layer that closes the client's connection and hears nothing more."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._closed = False
+
+    def _handle_event(self, _: events.Event) -> layer.CommandGenerator[None]:
+        if not self._closed:
+            self._closed = True
+            yield commands.CloseConnection(self.context.client)

@@ -1,0 +1,89 @@
+"""mitmproxy's master with only the addons that are needed, in one visible order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from mitmproxy import master
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.options import Options
+
+from understudy.engine import http1
+from understudy.engine.addons import FailClosedAddonManager
+from understudy.engine.layers import NextLayer
+from understudy.engine.options import fix_options
+from understudy.engine.refusal import ImmediateRefusal
+from understudy.engine.tls import Tls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from understudy.admin.metrics import Metrics
+    from understudy.authority.leaf import LeafIssuer
+    from understudy.policy.watch import PolicyHolder
+    from understudy.stages.exchange import Sessions
+    from understudy.stages.record import Recorder
+
+
+class Master(master.Master):
+    """The proxy engine: mitmproxy's core, our addon manager, our stages."""
+
+    def __init__(
+        self,
+        stages: Sequence[object],
+        *,
+        sessions: Sessions,
+        recorder: Recorder,
+        metrics: Metrics,
+        policies: PolicyHolder,
+        issuer: LeafIssuer,
+        listen: tuple[str, int],
+        confdir: Path,
+    ) -> None:
+        super().__init__(Options())
+        self.addons = FailClosedAddonManager(self, sessions, recorder, metrics)
+        self._proxyserver = Proxyserver()
+        self.addons.add(
+            self._proxyserver,
+            NextLayer(sessions, recorder),
+            *stages,
+            Tls(sessions, issuer, lambda: policies.current),
+            ImmediateRefusal(),
+        )
+        fix_options(self.options, listen_host=listen[0], listen_port=listen[1], confdir=confdir)
+        http1.install(sessions, recorder, lambda: policies.current)
+
+    def set_idle_timeout(self, seconds: float) -> None:
+        """Close client connections on which nothing moves for this long; for new connections."""
+        self.options.update(tcp_timeout=max(1, round(seconds)))
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; returns the address that clients connect to. OSError where it cannot."""
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        if not await self._proxyserver.setup_servers():
+            failure = next((s.last_exception for s in self._proxyserver.servers), None)
+            raise OSError(str(failure) if failure else "the proxy could not listen")
+        await self.running()
+        host, port, *_ = self._proxyserver.listen_addrs()[0]
+        return host, port
+
+    async def stop_listening(self) -> None:
+        """Accept no more connections; those that are open go on."""
+        self.options.update(server=False)
+        await self._proxyserver.servers.update([])
+
+    async def close(self) -> None:
+        """Close what is still open."""
+        for handler in list(self._proxyserver.connections.values()):
+            io = handler.transports.get(handler.client)
+            if io is not None and io.handler is not None:
+                io.handler.cancel("shutting down")
+        await self.done()
+
+
+def quiet_mitmproxy_logs() -> None:
+    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

@@ -1,0 +1,246 @@
+"""The whole proxy, put together: made, started, served, drained and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from understudy import VERSION
+from understudy.admin.metrics import Metrics
+from understudy.admin.server import AdminServer
+from understudy.audit import events
+from understudy.audit.log import AuditLog, AuditUnavailable
+from understudy.audit.sinks import open_sink
+from understudy.authority.ca import Authority, AuthorityError
+from understudy.authority.leaf import LeafIssuer
+from understudy.authority.trust import sandbox_bundle, write_atomic
+from understudy.credentials.placeholders import PlaceholderBook, PlaceholderError
+from understudy.credentials.resolver import Resolver
+from understudy.engine.dialer import Dialer
+from understudy.engine.master import Master, quiet_mitmproxy_logs
+from understudy.engine.settings import format_address
+from understudy.engine.status import SidecarStatus
+from understudy.policy.watch import PolicyHolder
+from understudy.stages import Recorder, stages
+from understudy.stages.exchange import Sessions
+
+if TYPE_CHECKING:
+    from understudy.engine.settings import Settings
+    from understudy.policy.load import Loaded, Problem
+
+_DRAIN_STEP_SECONDS = 0.05
+
+START_ERRORS = (AuthorityError, AuditUnavailable, PlaceholderError, OSError)
+"""What starting may raise; each has a sentence for the operator."""
+
+
+class Sidecar:
+    """One proxy. ``async with Sidecar(settings) as sidecar:`` serves until the block ends.
+
+    Making it has no side effects; starting it may raise AuthorityError, AuditUnavailable,
+    PlaceholderError or OSError, each with a sentence for the operator.
+    """
+
+    def __init__(self, settings: Settings, *, fresh_placeholders: bool = False) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.sessions = Sessions()
+        self.audit = AuditLog(
+            open_sink(settings.audit), settings.audit_failure, self.metrics.audit_event
+        )
+        self.recorder = Recorder(self.audit, self.metrics)
+        self.placeholders = PlaceholderBook(
+            None if fresh_placeholders else settings.state_dir / "placeholders.json"
+        )
+        self.resolver = Resolver(settings.environ, on_event=self._on_secret)
+        self.policies = PolicyHolder(
+            settings.policy,
+            settings.environ,
+            on_loaded=self._on_policy_loaded,
+            on_rejected=self._on_policy_rejected,
+        )
+        self.dialer = Dialer(self._own_ports)
+        self.authority: Authority
+        self.ca_cert = settings.state_dir / "public" / "ca.crt"
+        self.bundle = settings.state_dir / "public" / "bundle.pem"
+        self.proxy_address: tuple[str, int] = settings.listen
+        self.admin_address: tuple[str, int] | Path | None = None
+        self._master: Master | None = None
+        self._admin: AdminServer | None = None
+        self._resources = AsyncExitStack()
+        self._stop_watching = asyncio.Event()
+        self._started = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        quiet_mitmproxy_logs()
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.authority = (
+            Authority.from_files(settings.ca_cert, settings.ca_key)
+            if settings.ca_cert and settings.ca_key
+            else Authority.load_or_create(settings.state_dir)
+        )
+        self.metrics.set_ca_expiry(self.authority.not_after)
+        self.audit.start()
+        self._resources.callback(self.audit.close)
+        self.policies.reload()
+        self._publish_trust()
+        await self._start_master()
+        await self._start_admin()
+        watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
+        self._resources.push_async_callback(self._end_watching, watcher)
+        self._say_ready()
+        self._resources.callback(self._say_stopped)
+        self._write_ready_file()
+
+    async def _start_master(self) -> None:
+        self._master = Master(
+            stages(
+                sessions=self.sessions,
+                policies=self.policies,
+                recorder=self.recorder,
+                placeholders=self.placeholders,
+                resolver=self.resolver,
+                dialer=self.dialer,
+                caller_token=self.settings.caller_token,
+            ),
+            sessions=self.sessions,
+            recorder=self.recorder,
+            metrics=self.metrics,
+            policies=self.policies,
+            issuer=LeafIssuer(self.authority),
+            listen=self.settings.listen,
+            confdir=self.settings.state_dir,
+        )
+        self._follow_policy()
+        self.proxy_address = await self._master.start()
+        self._resources.push_async_callback(self._master.close)
+
+    async def _start_admin(self) -> None:
+        if self.settings.admin is None:
+            return
+        self._admin = AdminServer(
+            SidecarStatus(self), self.metrics, self.settings.admin, token=self.settings.admin_token
+        )
+        self.admin_address = await self._admin.start()
+        self._resources.push_async_callback(self._admin.close)
+
+    def _own_ports(self) -> list[int]:
+        addresses = [self.proxy_address, self.admin_address]
+        return [address[1] for address in addresses if isinstance(address, tuple)]
+
+    # -- policy and secrets
+
+    def _on_policy_loaded(self, loaded: Loaded) -> None:
+        self.placeholders.adopt(loaded.policy)
+        self.metrics.prepare(loaded.policy)
+        self.metrics.policy_loaded(loaded.policy.digest)
+        self._say(events.policy_loaded(loaded.policy))
+        if self._master is not None:
+            self._master.set_idle_timeout(loaded.policy.limits.idle_timeout_seconds)
+
+    def _follow_policy(self) -> None:
+        if self._master is not None and self.policies.current is not None:
+            self._master.set_idle_timeout(self.policies.current.limits.idle_timeout_seconds)
+
+    def _on_policy_rejected(self, problems: tuple[Problem, ...]) -> None:
+        self.metrics.policy_rejected()
+        kept = self.policies.current
+        self._say(events.policy_rejected(problems, kept_digest=kept.digest if kept else None))
+
+    def _on_secret(self, result: str, connection: str, source: str, detail: str | None) -> None:
+        self.metrics.secret_refreshed(source, result)
+        policy = self.policies.current
+        bound = policy.connections.get(connection) if policy else None
+        name = bound.secret.label if bound and bound.secret else None
+        self._say(
+            events.secret_refreshed(connection=connection, secret=name, source=source)
+            if result == "refreshed"
+            else events.secret_failed(
+                connection=connection, secret=name, source=source, detail=detail
+            )
+        )
+
+    # -- files for others
+
+    def _publish_trust(self) -> None:
+        """Write what a sandbox needs to trust this proxy: certificates only, never a key."""
+        policy = self.policies.current
+        self.ca_cert.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.ca_cert, self.authority.cert_pem)
+        extra = policy.upstream.ca_pem if policy else None
+        write_atomic(self.bundle, sandbox_bundle(self.authority, extra))
+
+    def _write_ready_file(self) -> None:
+        if self.settings.ready_file is None:
+            return
+        facts = {
+            "proxy": format_address(self.proxy_address),
+            "admin": self._admin_text(),
+            "ca_cert": str(self.ca_cert),
+            "bundle": str(self.bundle),
+        }
+        write_atomic(self.settings.ready_file, json.dumps(facts) + "\n")
+
+    def _admin_text(self) -> str | None:
+        admin = self.admin_address
+        if admin is None:
+            return None
+        return format_address(admin) if isinstance(admin, tuple) else f"unix:{admin}"
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """Accept nothing new, and let requests in progress end within the drain time."""
+        assert self._master is not None
+        await self._master.stop_listening()
+        deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
+        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+
+    def reopen(self) -> None:
+        """Read the policy again and open the audit file again (SIGHUP)."""
+        self.audit.reopen()
+        self.policies.reload()
+
+    async def _end_watching(self, watcher: asyncio.Task[None]) -> None:
+        self._stop_watching.set()
+        await asyncio.wait([watcher])
+
+    # -- the audit's lines about the proxy itself
+
+    def _say(self, event: events.Event) -> None:
+        """Write a line that no request waits for; a sink that fails shows in its metric."""
+        with contextlib.suppress(AuditUnavailable):
+            self.audit.write(event)
+
+    def _say_ready(self) -> None:
+        policy = self.policies.current
+        self._say(
+            events.proxy_ready(
+                proxy=format_address(self.proxy_address),
+                admin=self._admin_text(),
+                version=VERSION,
+                ca_fingerprint=self.authority.fingerprint_sha256,
+                policy_digest=policy.digest if policy else None,
+            )
+        )
+
+    def _say_stopped(self) -> None:
+        self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self._started))

@@ -1,0 +1,75 @@
+"""The policy in force, and how a changed file takes its place: whole and good, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from watchfiles import awatch
+
+from understudy.policy.load import PolicyError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from understudy.policy.load import Loaded, Problem
+    from understudy.policy.model import Policy
+
+_DEBOUNCE_MILLISECONDS = 50
+
+
+class PolicyHolder:
+    """Holds the one policy in force. ``current`` is None until a good one was read.
+
+    ``on_loaded`` is called before a new policy takes force and may refuse it by raising;
+    ``on_rejected`` is told of the problems of one that does not.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        *,
+        on_loaded: Callable[[Loaded], None],
+        on_rejected: Callable[[tuple[Problem, ...]], None],
+    ) -> None:
+        self.path = path
+        self.current: Policy | None = None
+        self.loaded_at: float | None = None
+        """When the current policy was read, seconds since the epoch."""
+        self.problems: tuple[Problem, ...] = ()
+        """What is wrong with the files as they are now; empty where they are in force."""
+        self._environ = environ
+        self._on_loaded = on_loaded
+        self._on_rejected = on_rejected
+
+    def reload(self) -> bool:
+        """Read the files; take them in force if they are good, else keep what there is."""
+        try:
+            loaded = load(self.path, self._environ)
+            unchanged = self.current is not None and loaded.policy.digest == self.current.digest
+            if not unchanged:
+                self._on_loaded(loaded)
+        except PolicyError as error:
+            self.problems = error.problems
+            self._on_rejected(error.problems)
+            return False
+        if not unchanged:
+            self.current = loaded.policy
+            self.loaded_at = time.time()
+        self.problems = ()
+        return True
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Reload when the files change, symlink swaps of a mounted ConfigMap included.
+
+        The folder is watched, not the file: editors and Kubernetes replace what they write.
+        """
+        folder = self.path if self.path.is_dir() else self.path.parent
+        async for _ in awatch(
+            folder, stop_event=stop, debounce=_DEBOUNCE_MILLISECONDS, recursive=False
+        ):
+            await asyncio.sleep(0)
+            self.reload()

@@ -1,0 +1,152 @@
+"""What the stages remember: one Exchange a request, one Session a client connection.
+
+An Exchange lives in ``flow.metadata``; a Session lives as long as its client connection. Nothing
+else carries state from hook to hook, so a stage object can serve every request.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from understudy.audit.events import new_request_id
+
+if TYPE_CHECKING:
+    from mitmproxy import http
+    from mitmproxy.connection import Client
+
+    from understudy.credentials.judge import Plan, Presented
+    from understudy.gateways.apply import Routed
+    from understudy.policy.hosts import Authority
+    from understudy.policy.model import Connection, Policy, Target, Verdict
+    from understudy.reasons import Reason
+    from understudy.stages.dial import DialPlan
+    from understudy.wire.head import RequestHead
+
+_KEY = "understudy"
+
+
+@dataclass(slots=True)
+class Session:
+    """One client connection, from accept to close."""
+
+    address: str
+    """The client's IP address."""
+    tunnel: Authority | None = None
+    """Where the accepted CONNECT leads; None before it, and for plain HTTP proxying."""
+    tls_started: bool = False
+    hellos: int = 0
+    requests: int = 0
+    """Requests and refusals that the audit has seen on this connection."""
+    refusal: Reason | None = None
+    """Why the whole connection is refused; set once, audited once."""
+    head: RequestHead | None = None
+    """The request head that the engine read last, as the client wrote it."""
+    exchange: Exchange | None = None
+    """The request in progress; HTTP/1.1 has one at a time."""
+    plans: dict[tuple[str, int], DialPlan] = field(default_factory=dict)
+    """Where this connection's decided requests may be dialled, by (host, port)."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer, front to back."""
+
+    session: Session
+    policy: Policy | None
+    """The policy in force when the request arrived; a reload does not change it half-way."""
+    head: RequestHead
+    request_id: str = field(default_factory=new_request_id)
+    started: float = field(default_factory=time.perf_counter)
+    target: Target | None = None
+    """What the client asked for, canonical; None until identity has accepted it."""
+    presented: Presented | None = None
+    bound: tuple[Connection, ...] = ()
+    verdict: Verdict | None = None
+    routed: Routed | None = None
+    """Where the gateway takes the request; None where it goes to its own host."""
+    plan: Plan | None = None
+    swapped: list[tuple[str, str]] = field(default_factory=list)
+    """(secret label, location) of every credential written into the request."""
+    refusal: Reason | None = None
+    detail: str | None = None
+    """What exactly was wrong, from our own finite sentences; for the audit only."""
+    inspects_body: bool = False
+    """The decision waits for the body: a gateway's refused fields are looked for first."""
+    decided: bool = False
+    """The verdict is recorded."""
+    forwarded: bool = False
+    """The recorded verdict let the request go on, so its end is recorded too."""
+    finished: bool = False
+    decided_at: float = 0.0
+    first_byte_at: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def refuse(self, reason: Reason, detail: str | None = None) -> None:
+        """Refuse the request; the first refusal stands."""
+        if self.refusal is None:
+            self.refusal = reason
+            self.detail = detail
+
+    @property
+    def destination(self) -> tuple[str, str, int] | None:
+        """(scheme, host, port) that the request may be sent to, gateway included."""
+        if self.routed is not None:
+            return self.routed.scheme, self.routed.host, self.routed.port
+        if self.target is not None:
+            return self.target.scheme, self.target.host, self.target.port
+        return None
+
+
+def attach(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Keep ``exchange`` with its flow and as its session's request in progress."""
+    flow.metadata[_KEY] = exchange
+    exchange.session.exchange = exchange
+
+
+def exchange_of(flow: http.HTTPFlow) -> Exchange:
+    """The flow's Exchange; KeyError before the identity stage has run."""
+    return cast("Exchange", flow.metadata[_KEY])
+
+
+def find_exchange(flow: http.HTTPFlow) -> Exchange | None:
+    """The flow's Exchange, or None where no stage has seen the flow."""
+    return cast("Exchange | None", flow.metadata.get(_KEY))
+
+
+class Sessions:
+    """The live client connections, by mitmproxy's connection id."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def start(self, client: Client) -> Session:
+        """Begin the session of a connection that was just accepted."""
+        session = Session(address=client.peername[0])
+        self._by_id[client.id] = session
+        return session
+
+    def of(self, client: Client) -> Session:
+        """The session of a live connection; KeyError for one that never started or ended."""
+        return self._by_id[client.id]
+
+    def find(self, client: Client) -> Session | None:
+        """The session of a connection, or None."""
+        return self._by_id.get(client.id)
+
+    def end(self, client: Client) -> Session | None:
+        """Forget a connection that is closed."""
+        return self._by_id.pop(client.id, None)
+
+    def exchanges(self) -> int:
+        """How many requests are in progress: what a drain waits for."""
+        return sum(
+            1
+            for session in self._by_id.values()
+            if session.exchange is not None and not session.exchange.finished
+        )

@@ -1,0 +1,109 @@
+"""Whom a request is for: CONNECT host, Host header and target must name one and the same place."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from typing import TYPE_CHECKING
+
+from understudy.policy.hosts import Authority, HostError, parse_authority
+from understudy.policy.model import Target
+from understudy.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from understudy.wire.head import RequestHead
+
+_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
+_HTTPS_PORT = 443
+_HTTP_PORT = 80
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"proxy-connection",
+        b"keep-alive",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+"""Headers for this hop only (RFC 9110 7.6.1); they never go upstream."""
+
+
+def identify(head: RequestHead, tunnel: Authority | None, *, tls: bool) -> Target | Reason:
+    """The canonical target of a request, or why it has none.
+
+    ``tunnel`` is where the CONNECT leads, None for a request straight to the proxy's port;
+    ``tls`` whether the request came inside TLS.
+    """
+    if head.refusal is not None:
+        return head.refusal
+    here = _inside_tunnel(head, tunnel, tls=tls) if tunnel else _straight_to_proxy(head)
+    if isinstance(here, Reason):
+        return here
+    if not _VISIBLE_ASCII.fullmatch(head.path) or b"#" in head.path:
+        return Reason.PATH_NOT_CANONICAL
+    path = head.path.partition(b"?")[0].decode("ascii")
+    return Target(head.method, "https" if tls else "http", here.host, here.port, path)
+
+
+def _inside_tunnel(head: RequestHead, tunnel: Authority, *, tls: bool) -> Authority | Reason:
+    if head.method == "CONNECT":
+        return Reason.BAD_METHOD
+    if head.form != "origin":
+        return Reason.BAD_TARGET
+    # Cleartext in a tunnel to 443 is answered as missing TLS, not as a wrong port.
+    default = tunnel.port if tunnel.port in ({_HTTPS_PORT} if tls else {80, 443}) else None
+    try:
+        host = parse_authority(head.host, default or (_HTTPS_PORT if tls else _HTTP_PORT))
+    except HostError:
+        return Reason.BAD_HEADER
+    return tunnel if host == tunnel else Reason.HOST_MISMATCH
+
+
+def _straight_to_proxy(head: RequestHead) -> Authority | Reason:
+    if head.form != "absolute" or not head.target.lower().startswith(b"http://"):
+        return Reason.BAD_TARGET
+    try:
+        wanted = parse_authority(head.authority, _HTTP_PORT)
+    except HostError:
+        return Reason.BAD_TARGET
+    try:
+        host = parse_authority(head.host, _HTTP_PORT)
+    except HostError:
+        return Reason.BAD_HEADER
+    return wanted if host == wanted else Reason.BAD_HEADER
+
+
+def format_host(scheme: str, host: str, port: int) -> str:
+    """The Host header of a canonical destination: IPv6 in brackets, no default port."""
+    name = f"[{host}]" if ":" in host else host
+    default = _HTTPS_PORT if scheme == "https" else _HTTP_PORT
+    return name if port == default else f"{name}:{port}"
+
+
+def caller_is_known(headers: Iterable[tuple[bytes, bytes]], token: str | None) -> bool:
+    """Whether Proxy-Authorization carries ``token``: as Bearer, or as Basic's password.
+
+    True for everyone where no token is configured.
+    """
+    if token is None:
+        return True
+    values = [value for name, value in headers if name.lower() == b"proxy-authorization"]
+    if len(values) != 1:
+        return False
+    scheme, _, credential = values[0].partition(b" ")
+    if scheme.lower() == b"basic":
+        try:
+            credential = base64.b64decode(credential, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return False
+    elif scheme.lower() != b"bearer":
+        return False
+    return hmac.compare_digest(credential, token.encode())

@@ -1,0 +1,82 @@
+"""Fixtures that start real things: a CA, upstreams and the proxy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.support.proxy import Proxy
+from tests.support.upstream import Upstream
+
+
+@pytest.fixture(scope="session")
+def upstream_ca() -> trustme.CA:
+    """The authority that signs every pretend upstream."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def upstream_ca_file(upstream_ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The upstream authority's certificate, for ``upstream.ca_file``."""
+    path = tmp_path_factory.mktemp("upstream-ca") / "ca.pem"
+    upstream_ca.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closes, in reverse order, what a test has started."""
+    with ExitStack() as exit_stack:
+        yield exit_stack
+
+
+@pytest.fixture
+def start_upstream(stack: ExitStack, upstream_ca: trustme.CA) -> Callable[..., Upstream]:
+    """Start an upstream for a host name: ``start_upstream("api.good.example", handler=…)``."""
+
+    def start(name: str, **options: Any) -> Upstream:
+        return stack.enter_context(Upstream(name, upstream_ca, **options))
+
+    return start
+
+
+@pytest.fixture
+def start_proxy(
+    stack: ExitStack, tmp_path: Path, upstream_ca_file: Path
+) -> Callable[..., Proxy]:
+    """Start the proxy: ``start_proxy(policy, upstreams=[…], environ={…})``.
+
+    The policy gets ``version``, trust for the upstream CA and a ``connect_to`` for every upstream
+    (port 443 for TLS ones, 80 for plain ones).
+    """
+    count = 0
+
+    def start(
+        policy: dict[str, Any] | str, *, upstreams: list[Upstream] | None = None, **options: Any
+    ) -> Proxy:
+        nonlocal count
+        count += 1
+        if isinstance(policy, dict):
+            policy = complete_policy(policy, upstreams or [], upstream_ca_file)
+        proxy = Proxy(policy, options.pop("folder", tmp_path / f"proxy{count}"), **options)
+        return stack.enter_context(proxy)
+
+    return start
+
+
+def complete_policy(
+    policy: dict[str, Any], upstreams: list[Upstream], ca_file: Path
+) -> dict[str, Any]:
+    """Add version, trust and ``connect_to`` to a test's policy."""
+    upstream = dict(policy.get("upstream", {}))
+    upstream.setdefault("ca_file", str(ca_file))
+    places = {f"{u.name}:{443 if u.tls else 80}": u.connect_to for u in upstreams}
+    upstream["connect_to"] = places | upstream.get("connect_to", {})
+    if not upstream["connect_to"]:
+        del upstream["connect_to"]
+    return {"version": 1} | policy | {"upstream": upstream}

@@ -1,0 +1,212 @@
+"""The real proxy as a process of its own, and everything that can be seen of it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from tests.support.client import Answer, Wire
+
+START_SECONDS = 30
+SPY = Path(__file__).parent / "spy"
+ENGINE = os.environ.get("UNDERSTUDY_TEST_ENGINE", "mitmproxy")
+
+
+@dataclass
+class Proxy:
+    """`understudy run` with a policy. Use as a context manager.
+
+    ``policy`` is the policy file's content (a dict is written as YAML); ``environ`` is added to
+    a clean environment; ``fault`` makes one hook raise (see tests/support/spy).
+    """
+
+    policy: dict[str, Any] | str
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+    fault: str | None = None
+    audit: str | None = None
+    """Where the audit goes; a file in ``folder`` by default."""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.policy_file = self.folder / "policy.yaml"
+        self.audit_file = self.folder / "audit.jsonl"
+        self.state = self.folder / "state"
+        self.spy_file = self.folder / "spied.jsonl"
+        if not self.policy_file.exists():
+            self.write_policy(self.policy)
+
+    def write_policy(self, policy: dict[str, Any] | str) -> None:
+        """Put another policy file in place, atomically."""
+        text = policy if isinstance(policy, str) else yaml.safe_dump(policy, sort_keys=False)
+        fresh = self.policy_file.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.policy_file)
+
+    def __enter__(self) -> Self:
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(SPY),
+            "UNDERSTUDY_SPY_FILE": str(self.spy_file),
+            **({"UNDERSTUDY_SPY_FAULT": self.fault} if self.fault else {}),
+            **self.environ,
+        }
+        self.log_file = self.folder / "stderr.log"
+        self.out_file = self.folder / "stdout.log"
+        command = [
+            str(Path(sys.executable).parent / "understudy"),
+            "run",
+            "--policy",
+            str(self.policy_file),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--state-dir",
+            str(self.state),
+            "--audit",
+            self.audit or str(self.audit_file),
+            "--ready-file",
+            str(ready),
+            *self.arguments,
+        ]
+        with self.log_file.open("wb") as log, self.out_file.open("wb") as out:
+            self.process = subprocess.Popen(command, env=environ, stdout=out, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise RuntimeError(f"understudy run did not start:\n{self.log_file.read_text()}")
+            time.sleep(0.01)
+        facts = json.loads(ready.read_text())
+        host, _, port = facts["proxy"].rpartition(":")
+        self.address = (host, int(port))
+        self.url = f"http://{facts['proxy']}"
+        self.admin_url = f"http://{facts['admin']}"
+        self.ca_cert = facts["ca_cert"]
+        self.bundle = facts["bundle"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+    # -- talking to it
+
+    def wire(self) -> Wire:
+        """A raw connection to the proxy's port."""
+        return Wire(self.address, self.ca_cert)
+
+    def tunnel(self, host: str, port: int = 443) -> Wire:
+        """A TLS connection to ``host`` through the proxy, the certificate verified."""
+        wire = self.wire()
+        answer = wire.connect(f"{host}:{port}")
+        assert answer.status == 200, answer
+        return wire.start_tls(host)
+
+    def request(
+        self,
+        method: str,
+        host: str,
+        path: str = "/",
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        port: int = 443,
+    ) -> Answer:
+        """One request in a tunnel of its own."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {host}" + ("" if port == 443 else f":{port}")]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        with self.tunnel(host, port) as wire:
+            return wire.request("\n".join(lines), body)
+
+    # -- looking at it
+
+    def placeholder(self, connection: str) -> str:
+        """The placeholder that stands for a connection's secret."""
+        stored = json.loads((self.state / "placeholders.json").read_text())
+        return str(_find(stored, connection))
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The audit's lines so far; every one must be whole, valid, ASCII JSON."""
+        file = self.audit_file if self.audit is None else Path(self.audit)
+        raw = file.read_bytes() if file.exists() else b""
+        assert raw.isascii()
+        lines = [json.loads(line) for line in raw.splitlines()]
+        return [line for line in lines if event is None or line["event"] == event]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The lines that say what happened to a client's action."""
+        wanted = {"request.decided", "tunnel.denied", "connection.rejected"}
+        return [line for line in self.events() if line["event"] in wanted]
+
+    def wait_for_events(self, event: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until ``count`` lines of a kind are written."""
+        deadline = time.monotonic() + START_SECONDS
+        while len(found := self.events(event)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} {event} events: {self.events()}"
+            time.sleep(0.01)
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by its text."""
+        text = self.admin("/metrics")[1].decode()
+        lines = (line.rpartition(" ") for line in text.splitlines() if line[:1] not in ("#", ""))
+        return {name: float(value) for name, _, value in lines}
+
+    def admin(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
+        """GET a page of the admin server: (status, body)."""
+        request = urllib.request.Request(self.admin_url + path, headers=headers or {})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=START_SECONDS) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def spied(self, event: str) -> list[list[Any]]:
+        """What the proxy's process asked of the system: ``socket.connect``, ``getaddrinfo``."""
+        if not self.spy_file.exists():
+            return []
+        lines = [json.loads(line) for line in self.spy_file.read_text().splitlines()]
+        return [line["arguments"] for line in lines if line["event"] == event]
+
+    def everything_written(self) -> bytes:
+        """Every byte the proxy wrote anywhere outside: audit, logs, metrics, status."""
+        pages = b"".join(self.admin(page)[1] for page in ("/metrics", "/status", "/readyz"))
+        files = (self.audit_file, self.log_file, self.out_file)
+        return pages + b"".join(file.read_bytes() for file in files if file.exists())
+
+
+def _find(stored: Any, connection: str) -> Any:
+    if isinstance(stored, dict):
+        if connection in stored:
+            return stored[connection]
+        for value in stored.values():
+            if (found := _find(value, connection)) is not None:
+                return found
+    return None

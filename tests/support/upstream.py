@@ -1,0 +1,201 @@
+"""Upstreams that keep every byte they receive: TLS or plain, on loopback, on any free port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trustme
+
+Handler = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Received:
+    """One request as the upstream's socket gave it."""
+
+    raw_head: bytes
+    body: bytes
+    connection: int
+    """Which connection of the upstream it came on, from 0."""
+
+    @property
+    def request_line(self) -> str:
+        return self.raw_head.split(b"\r\n", 1)[0].decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return self.request_line.split(" ")[0]
+
+    @property
+    def target(self) -> str:
+        return self.request_line.split(" ")[1]
+
+    def headers(self, name: str) -> list[str]:
+        """Every value of a header, in order."""
+        wanted = name.lower()
+        pairs = (line.partition(b":") for line in self.raw_head.split(b"\r\n")[1:] if line)
+        return [v.strip().decode("latin-1") for n, _, v in pairs if n.decode("latin-1").lower() == wanted]
+
+    def header(self, name: str) -> str | None:
+        """The one value of a header, or None."""
+        values = self.headers(name)
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+
+@dataclass
+class Upstream:
+    """A server for ``name`` that records bytes and answers with ``handler``.
+
+    ``tls=False`` gives plain HTTP. Use as a context manager; it runs in a thread of its own.
+    """
+
+    name: str
+    ca: trustme.CA | None = None
+    handler: Handler | None = None
+    tls: bool = True
+    certificate: trustme.LeafCert | None = None
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    """TCP connections accepted."""
+    handshakes: int = 0
+    """TLS handshakes completed (or plain connections)."""
+    received: bytearray = field(default_factory=bytearray)
+    """Every decrypted byte, all connections together."""
+    server_names: list[str | None] = field(default_factory=list)
+    port: int = 0
+
+    def __enter__(self) -> Upstream:
+        started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
+        self._thread.start()
+        started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    @property
+    def connect_to(self) -> str:
+        """Where ``upstream.connect_to`` in a policy must lead."""
+        return f"127.0.0.1:{self.port}"
+
+    def wait_for(self, condition: Callable[[Upstream], bool], seconds: float = 20.0) -> None:
+        """Wait until ``condition`` holds; it is looked at after every event."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self), seconds), "upstream saw nothing"
+
+    def _note(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve(started))
+        self._loop.close()
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        await self._stop.wait()
+        server.close()
+        current = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = self.certificate
+        if certificate is None:
+            assert self.ca is not None
+            certificate = self.ca.issue_cert(self.name)
+        certificate.configure_cert(context)
+        context.sni_callback = lambda _, name, __: self.server_names.append(name)
+        return context
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
+        self.connections += 1
+        self._note()
+        try:
+            if self.tls:
+                await writer.start_tls(self._tls_context())
+            self.handshakes += 1
+            self._note()
+            await self._converse(reader, writer, number)
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(Exception):
+                await writer.wait_closed()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    ) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.received += head
+            received = Received(head, b"", number)
+            received.body = await self._read_body(reader, received)
+            self.requests.append(received)
+            self._note()
+            await (self.handler or answer_ok)(received, writer)
+            await writer.drain()
+            if writer.is_closing():
+                return
+
+    async def _read_body(self, reader: asyncio.StreamReader, received: Received) -> bytes:
+        if received.header("transfer-encoding"):
+            body = bytearray()
+            while True:
+                line = await reader.readuntil(b"\r\n")
+                self.received += line
+                size = int(line.split(b";")[0], 16)
+                chunk = await reader.readexactly(size + 2)
+                self.received += chunk
+                body += chunk[:-2]
+                if size == 0:
+                    return bytes(body)
+        body = await reader.readexactly(int(received.header("content-length") or 0))
+        self.received += body
+        return body
+
+
+async def answer_ok(received: Received, writer: asyncio.StreamWriter) -> None:
+    """200 with a small fixed body."""
+    del received
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello")
+
+
+def answer(raw: bytes, *, close: bool = False) -> Handler:
+    """A handler that writes ``raw`` for every request."""
+
+    async def handler(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        if close:
+            await writer.drain()
+            writer.close()
+
+    return handler
+
+
+async def answer_echo(received: Received, writer: asyncio.StreamWriter) -> None:
+    """200 with the request's head and body as the body."""
+    body = received.raw_head + received.body
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
