@@ -40,18 +40,16 @@ class Leaf:
     chain: tuple[x509.Certificate, ...]
     """What a server sends after the certificate: signers, without a self-signed one."""
     key: ec.EllipticCurvePrivateKey = field(repr=False)
+    cert_pem: bytes
+    """The certificate alone."""
     renew_at: datetime
     """When the issuer stops handing this one out, in UTC; well before it expires."""
 
     @property
-    def cert_pem(self) -> str:
-        """The certificate alone."""
-        return to_pem(self.certificate)
-
-    @property
-    def chain_pem(self) -> str:
+    def chain_pem(self) -> bytes:
         """The certificate and its chain, in the order in which a server sends them."""
-        return "".join(to_pem(certificate) for certificate in (self.certificate, *self.chain))
+        signers = "".join(to_pem(certificate) for certificate in self.chain)
+        return self.cert_pem + signers.encode("ascii")
 
 
 class LeafIssuer:
@@ -60,6 +58,9 @@ class LeafIssuer:
     Not for use from two threads at once. Ask only for hosts that the policy allows: a certificate
     is a promise to intercept.
     """
+
+    capacity = CACHE_ENTRIES
+    """How many leaves are kept; the one used longest ago goes first."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
@@ -85,7 +86,7 @@ class LeafIssuer:
         leaf = self._sign(host, now)
         self._leaves[host] = leaf
         self._leaves.move_to_end(host)
-        if len(self._leaves) > CACHE_ENTRIES:
+        if len(self._leaves) > self.capacity:
             self._leaves.popitem(last=False)
         return leaf
 
@@ -117,7 +118,13 @@ class LeafIssuer:
             .add_extension(self._authority_identifier, critical=False)
             .sign(authority.key, hashes.SHA256())
         )
-        return Leaf(certificate, self._chain, self._key, renew_at=now + (not_after - now) / 2)
+        return Leaf(
+            certificate=certificate,
+            chain=self._chain,
+            key=self._key,
+            cert_pem=to_pem(certificate).encode("ascii"),
+            renew_at=now + (not_after - now) / 2,
+        )
 
 
 _KEY_USAGE = x509.KeyUsage(

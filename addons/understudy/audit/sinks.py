@@ -1,0 +1,198 @@
+"""Where audit lines go: standard output or a file.
+
+A sink lives in four steps: make (no side effects), start, write, close. A line is written whole or
+not at all; where the system tears one, the next write mends it first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STDOUT = "-"
+STDOUT_DESCRIPTOR = 1
+CHECK_INTERVAL_SECONDS = 1.0
+
+
+class AuditUnavailable(Exception):  # noqa: N818 - named for the reason it becomes
+    """The audit log cannot be written; the message says where and why."""
+
+
+class Sink(Protocol):
+    """What the audit log needs of a place to write to."""
+
+    @property
+    def name(self) -> str:
+        """The kind of sink, as the metric shows it."""
+
+    def start(self) -> None:
+        """Open the destination; raises AuditUnavailable."""
+
+    def write(self, line: bytes) -> None:
+        """Write one line, ending in a newline, whole; raises AuditUnavailable."""
+
+    def reopen(self) -> None:
+        """Look at the destination anew before the next line: its path may have been renamed."""
+
+    def close(self) -> None:
+        """Let go of the destination; a closed sink may be started again."""
+
+
+class StdoutSink:
+    """Writes to standard output, past any buffer.
+
+    A reader that stops reading blocks the writer once the pipe is full: nothing is forwarded that
+    cannot be recorded.
+    """
+
+    name = "stdout"
+
+    def __init__(self, descriptor: int = STDOUT_DESCRIPTOR) -> None:
+        self._descriptor = descriptor
+        self._torn = False
+
+    def start(self) -> None:
+        """Check that the descriptor is open."""
+        try:
+            os.fstat(self._descriptor)
+        except OSError as error:
+            raise _unavailable("standard output", error) from error
+
+    def write(self, line: bytes) -> None:
+        """Write one line; raises AuditUnavailable."""
+        data = b"\n" + line if self._torn else line
+        written, error = _write(self._descriptor, data)
+        if written:
+            self._torn = data[written - 1] != ord("\n")
+        if error is not None:
+            raise _unavailable("standard output", error)
+
+    def reopen(self) -> None:
+        """Do nothing: standard output has no path."""
+
+    def close(self) -> None:
+        """Do nothing: standard output belongs to the process."""
+
+
+class FileSink:
+    """Appends to a file of mode 0600, and follows its path when a log rotation renames it.
+
+    The path is looked at once a second and on :meth:`reopen`. A last line that an earlier crash
+    left without its newline is ended first. Character devices are accepted; FIFOs are not, as
+    writing to one without a reader would lose lines.
+    """
+
+    name = "file"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._checked_at = 0.0
+        self._torn = False
+
+    def start(self) -> None:
+        """Open the file, made if it is not there; raises AuditUnavailable."""
+        try:
+            self._open()
+        except OSError as error:
+            self.close()
+            raise _unavailable(str(self._path), error) from error
+
+    def write(self, line: bytes) -> None:
+        """Append one line; raises AuditUnavailable. The next call opens the path again if needed."""
+        now = time.monotonic()
+        if now - self._checked_at >= CHECK_INTERVAL_SECONDS:
+            self._follow(now)
+        if self._descriptor is None:
+            self.start()
+        descriptor = self._descriptor
+        assert descriptor is not None
+        data = b"\n" + line if self._torn else line
+        written, error = _write(descriptor, data)
+        if written:
+            self._torn = data[written - 1] != ord("\n")
+        if error is not None:
+            self._take_back(descriptor, written)
+            self.close()
+            raise _unavailable(str(self._path), error)
+
+    def reopen(self) -> None:
+        """Look at the path before the next line."""
+        self._checked_at = 0.0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+        self._identity = None
+
+    def _open(self) -> None:
+        # Not blocking, or a FIFO without a reader would hold the process here.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        descriptor = os.open(self._path, flags, 0o600)
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+        self._checked_at = time.monotonic()
+        if stat.S_ISREG(status.st_mode):
+            self._torn = status.st_size > 0 and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
+        elif stat.S_ISCHR(status.st_mode):
+            os.set_blocking(descriptor, True)
+        else:
+            raise OSError(errno.EINVAL, "not a regular file; use `-` for standard output")
+
+    def _follow(self, now: float) -> None:
+        """Drop the descriptor where the path has become another file, or none."""
+        self._checked_at = now
+        try:
+            status = self._path.stat()
+        except OSError:
+            self.close()
+            return
+        if (status.st_dev, status.st_ino) != self._identity:
+            self.close()
+
+    def _take_back(self, descriptor: int, written: int) -> None:
+        """Cut off the part of a line that was written before the disk was full."""
+        try:
+            end = os.lseek(descriptor, 0, os.SEEK_CUR)
+            if written and os.fstat(descriptor).st_size == end:
+                os.ftruncate(descriptor, end - written)
+        except OSError:
+            pass  # a device, or a disk in trouble: opening it again sees what is there
+
+
+SINKS: dict[str, Callable[[str], Sink]] = {
+    "stdout": lambda _: StdoutSink(),
+    "file": lambda destination: FileSink(Path(destination)),
+}
+"""Every kind of sink, by name."""
+
+
+def make_sink(destination: str) -> Sink:
+    """Give the sink for ``--audit``: ``-`` is standard output, anything else a file's path."""
+    return SINKS["stdout" if destination == STDOUT else "file"](destination)
+
+
+def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write all of ``data``, in one call where the system lets; give what was written."""
+    written = 0
+    while written < len(data):
+        try:
+            written += os.write(descriptor, data[written:] if written else data)
+        except OSError as error:
+            return written, error
+    return written, None
+
+
+def _unavailable(place: str, error: OSError) -> AuditUnavailable:
+    return AuditUnavailable(f"{place}: the audit log cannot be written ({error.strerror}).")
