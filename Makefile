@@ -42,3 +42,17 @@ setup: $(VENV)/.dev ## create .venv with everything that tests and linters need
 lock: | $(BIN)/uv ## compile both lock files again from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml --group build -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) -c requirements.lock pyproject.toml --group dev -o requirements-dev.lock
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## see it work: offline, in a few seconds
+	@$(BIN)/understudy demo
+
+.PHONY: test
+test: $(VENV)/.dev ## the whole suite but the gateways
+	@$(PYTEST) -n 2 -m "not gateway" $(PYTEST_FLAGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy

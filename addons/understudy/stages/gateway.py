@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from understudy.gateways.apply import route
+from mitmproxy import http
+
+from understudy.gateways.apply import refuse_body, route
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 from understudy.wire.identity import format_host
 
 if TYPE_CHECKING:
-    from mitmproxy import http
-
     from understudy.gateways.apply import Routed
+    from understudy.policy.model import Policy
+    from understudy.stages.exchange import Exchange
 
 
 class Gateway:
@@ -29,21 +31,39 @@ class Gateway:
         connection = verdict.connection
         if connection is None or not connection.via_gateway or connection.provider is None:
             return
-        assert policy.gateway is not None
-        head = exchange.head
+        self._route(flow, exchange, policy, connection.provider)
+
+    def _route(
+        self, flow: http.HTTPFlow, exchange: Exchange, policy: Policy, provider: str
+    ) -> None:
+        gateway, target, head = policy.gateway, exchange.target, exchange.head
+        assert gateway is not None
+        assert target is not None
         routed = route(
-            policy.gateway,
-            connection.provider,
+            gateway,
+            provider,
             head.method,
             head.path,
             flow.request.headers.fields,
+            host_is_gateway=(target.host, target.port) == (gateway.host, gateway.port),
         )
         if isinstance(routed, Reason):
             exchange.refuse(routed)
             return
         exchange.routed = routed
         exchange.inspects_body = head.has_body and bool(routed.refuse_body_fields)
+        if exchange.inspects_body and "Content-Encoding" in flow.request.headers:
+            # A body that the gateway would unpack and we cannot read could steer it.
+            exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
         _rewrite(flow.request, routed)
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Look for refused fields in a body that was kept back for that."""
+        exchange = exchange_of(flow)
+        if exchange.refusal is None and exchange.inspects_body and exchange.routed is not None:
+            fields = exchange.routed.refuse_body_fields
+            if refuse_body(fields, flow.request.raw_content or b""):
+                exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
 
 
 def _rewrite(request: http.Request, routed: Routed) -> None:
@@ -51,6 +71,13 @@ def _rewrite(request: http.Request, routed: Routed) -> None:
     request.data.port = routed.port
     request.data.scheme = routed.scheme.encode("ascii")
     request.data.path = routed.target
+    request.headers = http.Headers(
+        [
+            (name, value)
+            for name, value in request.headers.fields
+            if name not in routed.headers_to_drop
+        ]
+    )
     request.headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
     for name, value in routed.headers_to_set:
         request.headers[name] = value
