@@ -1,0 +1,274 @@
+"""Which credential a request shows, whether it may, and what goes up in its place.
+
+Pure: no I/O, no mitmproxy. The client chose every byte that is judged here; each rule exists to
+keep one promise: a secret goes up only for its own placeholder, whole, in a carrier of its own
+connection, to a host of that connection, and alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote_to_bytes
+
+from understudy.credentials.carriers import (
+    Carrier,
+    Head,
+    add_credential,
+    find_slots,
+    join_parameters,
+    parameters,
+    remove_slot,
+    write_slot,
+)
+from understudy.credentials.names import cookies_in, credentials_in, normal_name
+from understudy.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from understudy.credentials.carriers import Slot
+    from understudy.credentials.placeholders import Placeholders
+    from understudy.credentials.secret import Secret
+    from understudy.policy.model import Connection, Verdict
+
+__all__ = [
+    "Head",
+    "Plan",
+    "Presented",
+    "apply",
+    "inspect",
+    "judge",
+]
+
+_PERCENT_DECODINGS = 3
+_BASIC = re.compile(rb"basic[ \t]+([0-9A-Za-z+/_=-]+)", re.IGNORECASE)
+# Beside a swapped half of Basic, a server may prefer the other half if it is a key as well.
+_LOOKS_LIKE_A_KEY = re.compile(
+    rb"(?:gh[a-z]_|github_pat_|gl[a-z]{2,5}-|npm_|pypi-|sk-|hf_|aiza|xox[a-z]-|akia|ey[a-z0-9]+\.)"
+    rb"|[0-9a-f]{32,}\Z|[0-9a-z_.~+/=-]{40,}\Z",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One placeholder that stands whole in a carrier of its own connection."""
+
+    connection: str
+    carrier: Carrier
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What :func:`inspect` found in a head."""
+
+    head: Head
+    sightings: tuple[Sighting, ...] = ()
+    """Placeholders in their places."""
+    strays: frozenset[str] = frozenset()
+    """Connections whose placeholder stands anywhere else, in any reading."""
+
+    @property
+    def connection(self) -> str | None:
+        """The one connection whose placeholder stands whole in a carrier, or None."""
+        names = {sighting.connection for sighting in self.sightings}
+        return next(iter(names)) if len(names) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What :func:`apply` does to a head."""
+
+    connection: Connection | None
+    carrier: Carrier | None
+    """Where the placeholder stands (swap), or where the secret goes (inject)."""
+    action: Literal["none", "swap", "inject", "strip"]
+    remove_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Headers of the client that stay behind, name and value as sent."""
+    remove_queries: frozenset[bytes] = frozenset()
+    """Query parameters that stay behind, by decoded name."""
+
+
+def inspect(
+    head: Head, placeholders: Placeholders, connections: Mapping[str, Connection]
+) -> Presented:
+    """Find every placeholder in ``head``: raw, percent-encoded, or inside Basic's base64."""
+    found = placeholders.find_all(_readings(head))
+    if not found:
+        return Presented(head)
+    rest = head
+    sightings = []
+    for name in found:
+        connection = connections.get(name)
+        needle = placeholders[name].encode("ascii")
+        for carrier in connection.carriers if connection else ():
+            # Blanked once seen, so that what is left over is out of place.
+            while slot := _whole(carrier, rest, needle):
+                sightings.append(Sighting(name, carrier, slot))
+                rest = write_slot(rest, carrier, slot, b"")
+    strays = frozenset(placeholders.find_all(_readings(rest)))
+    return Presented(head, tuple(sightings), strays)
+
+
+def judge(
+    presented: Presented, *, verdict: Verdict, bound: tuple[Connection, ...]
+) -> Plan | Reason:
+    """Decide on the credential of an allowed request: what to do with it, or why not.
+
+    ``verdict`` is the policy's; ``bound`` are all connections whose credential belongs to the
+    host. A request that only report mode lets through gets the plan that changes nothing.
+    """
+    if not verdict.allow:
+        return verdict.reason
+    if verdict.reason is not Reason.ALLOWED:
+        return Plan(None, None, "none")
+    shown = {sighting.connection for sighting in presented.sightings} | presented.strays
+    if not shown <= {connection.name for connection in bound}:
+        return Reason.PLACEHOLDER_WRONG_HOST
+    if presented.strays:
+        return Reason.PLACEHOLDER_MISPLACED
+    if not bound:
+        return Plan(None, None, "none")
+    return _judge_on_bound_host(presented, verdict.connection, bound)
+
+
+def apply(
+    head: Head,
+    plan: Plan,
+    secret: Secret | None,
+    *,
+    placeholder: str | None,
+    gateway_carrier: Carrier | None = None,
+) -> Head:
+    """Carry out ``plan``: the result holds at most one credential and no placeholder.
+
+    ``gateway_carrier``: where the gateway wants its credential; what stands there is overwritten.
+    Raises ValueError where the head is not the one that was judged, so that nothing goes up.
+    """
+    head = _without(head, plan)
+    if plan.action in ("none", "strip"):
+        return head
+    if secret is None or plan.carrier is None:
+        raise ValueError(f"to {plan.action} takes a secret and a carrier")
+    value = secret.reveal().encode("ascii")
+    carrier = gateway_carrier or plan.carrier
+    if plan.action == "inject":
+        return add_credential(_without_carrier(head, carrier), carrier, value)
+    needle = (placeholder or "").encode("ascii")
+    slot = _whole(plan.carrier, head, needle) if needle else None
+    if slot is None:
+        raise ValueError("the placeholder no longer stands where it was judged")
+    if carrier == plan.carrier or _same_bearer(carrier, plan.carrier):
+        head = write_slot(head, plan.carrier, slot, value)
+    else:
+        head = _without_carrier(remove_slot(head, slot), carrier)
+        head = add_credential(head, carrier, value)
+    if needle in _readings(head):
+        raise ValueError("the placeholder stands in a second place")
+    return head
+
+
+def _judge_on_bound_host(
+    presented: Presented, decided: Connection | None, bound: tuple[Connection, ...]
+) -> Plan | Reason:
+    headers, queries = credentials_in(presented.head, bound)
+    count = len(headers) + len(queries)
+    sightings = presented.sightings
+    if len(sightings) > 1 or (sightings and count > 1):
+        return Reason.AMBIGUOUS_CREDENTIAL
+    if decided is None or decided not in bound:
+        # The rule names no connection of this host: nothing is swapped, and no key but the
+        # bound one may go to a bound host.
+        return Reason.FOREIGN_CREDENTIAL if count else _unchanged(presented.head, None)
+    if sightings and sightings[0].connection != decided.name:
+        return Reason.FOREIGN_CREDENTIAL
+    if decided.secret is None:
+        cookies = () if decided.allow_foreign_credentials else cookies_in(presented.head)
+        removed = (*headers, *cookies)
+        action: Literal["strip", "none"] = "strip" if removed or queries else "none"
+        return Plan(decided, None, action, removed, frozenset(queries))
+    if sightings:
+        return _swap(presented.head, sightings[0], decided)
+    if count:
+        names = [normal_name(name) for name, _ in headers]
+        if len(set(names)) < len(names) or len(set(queries)) < len(queries):
+            return Reason.AMBIGUOUS_CREDENTIAL
+        # The gateway's credential is always ours (an own key would reach its own account there).
+        if decided.via_gateway or not decided.allow_foreign_credentials:
+            return Reason.FOREIGN_CREDENTIAL
+        return _unchanged(presented.head, decided)
+    if decided.inject_always:
+        removed = () if decided.allow_foreign_credentials else cookies_in(presented.head)
+        return Plan(decided, decided.carriers[0], "inject", removed)
+    return _unchanged(presented.head, decided)
+
+
+def _swap(head: Head, sighting: Sighting, decided: Connection) -> Plan | Reason:
+    if sighting.slot.other and _LOOKS_LIKE_A_KEY.match(sighting.slot.other):
+        return Reason.AMBIGUOUS_CREDENTIAL
+    removed = () if decided.allow_foreign_credentials else cookies_in(head)
+    return Plan(decided, sighting.carrier, "swap", removed)
+
+
+def _unchanged(head: Head, decided: Connection | None) -> Plan:
+    """No credential goes up; cookies, which may be one, stay behind."""
+    kept = decided is not None and decided.allow_foreign_credentials and not decided.via_gateway
+    removed = () if kept else cookies_in(head)
+    return Plan(decided, None, "strip" if removed else "none", removed)
+
+
+def _whole(carrier: Carrier, head: Head, needle: bytes) -> Slot | None:
+    return next((slot for slot in find_slots(carrier, head) if slot.value == needle), None)
+
+
+def _same_bearer(carrier: Carrier, other: Carrier) -> bool:
+    return carrier.kind == other.kind == "bearer" and carrier.header == other.header
+
+
+def _without(head: Head, plan: Plan) -> Head:
+    if plan.remove_headers:
+        kept = tuple(field for field in head.headers if field not in plan.remove_headers)
+        head = Head(kept, head.target)
+    if plan.remove_queries:
+        left = [p for p in parameters(head.target) if p.name not in plan.remove_queries]
+        head = Head(head.headers, join_parameters(head.target, left))
+    return head
+
+
+def _without_carrier(head: Head, carrier: Carrier) -> Head:
+    """``head`` with nothing in ``carrier``, well-formed or not."""
+    if carrier.header is None:
+        name = (carrier.name or "").encode("ascii")
+        left = [p for p in parameters(head.target) if p.name != name]
+        return Head(head.headers, join_parameters(head.target, left))
+    own = normal_name(carrier.header)
+    return Head(tuple(f for f in head.headers if normal_name(f[0]) != own), head.target)
+
+
+def _readings(head: Head) -> bytes:
+    """Everything that stands in ``head``, as sent and as servers decode it."""
+    text = b"\n".join((head.target, *(part for field in head.headers for part in field)))
+    readings = [text]
+    readings.extend(_lenient_base64(match[1]) for match in _BASIC.finditer(text))
+    decoded = text
+    for _ in range(_PERCENT_DECODINGS):
+        if b"%" not in decoded:
+            break
+        decoded = unquote_to_bytes(decoded)
+        readings.append(decoded)
+    return b"\n".join(readings)
+
+
+def _lenient_base64(token: bytes) -> bytes:
+    """What a forgiving server may read in malformed base64; only to find placeholders in it."""
+    letters = token.replace(b"-", b"+").replace(b"_", b"/").replace(b"=", b"")
+    letters = letters[: len(letters) - (len(letters) % 4 == 1)]
+    try:
+        return base64.b64decode(letters + b"=" * (-len(letters) % 4))
+    except binascii.Error:
+        return b""

@@ -1,0 +1,125 @@
+"""The names under which credentials travel, whoever they belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from understudy.credentials.carriers import parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from understudy.credentials.carriers import Head
+    from understudy.policy.model import Connection
+
+CREDENTIAL_HEADERS = frozenset(
+    {
+        "api-key",
+        "api-token",
+        "apikey",
+        "authentication",
+        "authorization",
+        "cf-access-client-id",
+        "cf-access-client-secret",
+        "cf-access-token",
+        "cf-aig-authorization",
+        "dd-api-key",
+        "deploy-token",
+        "job-token",
+        "ocp-apim-subscription-key",
+        "private-token",
+        "x-access-token",
+        "x-amz-security-token",
+        "x-api-key",
+        "x-api-token",
+        "x-apikey",
+        "x-auth",
+        "x-auth-key",
+        "x-auth-token",
+        "x-authorization",
+        "x-forwarded-access-token",
+        "x-forwarded-authorization",
+        "x-functions-key",
+        "x-github-token",
+        "x-gitlab-token",
+        "x-goog-api-key",
+        "x-goog-iam-authorization-token",
+        "x-jfrog-art-api",
+        "x-litellm-api-key",
+        "x-ms-authorization-auxiliary",
+        "x-nuget-apikey",
+        "x-original-authorization",
+        "x-portkey-api-key",
+        "x-rapidapi-key",
+        "x-registry-auth",
+        "x-serverless-authorization",
+        "x-subscription-token",
+        "x-vault-token",
+    }
+)
+"""Headers that carry credentials somewhere; on a bound host they count as one."""
+
+CREDENTIAL_QUERIES = frozenset(
+    {
+        # Google's APIs read any header, Authorization included, from this parameter.
+        "$httpheaders",
+        "access_token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "auth_token",
+        "bearer_token",
+        "client_secret",
+        "oauth_token",
+        "private_token",
+        "subscription-key",
+        "x-amz-credential",
+        "x-amz-security-token",
+        "x-amz-signature",
+        "x-goog-credential",
+        "x-goog-signature",
+    }
+)
+"""Query parameters that do, in lower case."""
+
+_COOKIES = frozenset({"cookie", "cookie2"})
+
+
+def normal_name(name: bytes) -> str:
+    """A header's name in lower case with ``-`` for ``_``: CGI-like servers read both as one."""
+    return name.decode("latin-1").lower().replace("_", "-")
+
+
+def credentials_in(
+    head: Head, bound: tuple[Connection, ...]
+) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """The headers, and the names of the query parameters, that count as credentials here."""
+    header_names, query_names = set(CREDENTIAL_HEADERS), set(CREDENTIAL_QUERIES)
+    for connection in bound:
+        header_names |= {
+            normal_name(name.encode("latin-1")) for name in connection.credential_headers
+        }
+        query_names |= {name.lower() for name in connection.credential_queries}
+        for carrier in connection.carriers:
+            if carrier.header is not None:
+                header_names.add(normal_name(carrier.header))
+            else:
+                query_names.add((carrier.name or "").lower())
+    headers = [field for field in head.headers if normal_name(field[0]) in header_names]
+    queries = [
+        parameter.name
+        for parameter in parameters(head.target)
+        if any(name in query_names for name in _parameter_names(parameter.name, parameter.value))
+    ]
+    return headers, queries
+
+
+def cookies_in(head: Head) -> tuple[tuple[bytes, bytes], ...]:
+    """The head's cookies: a credential perhaps, though SDKs keep harmless ones too."""
+    return tuple(field for field in head.headers if normal_name(field[0]) in _COOKIES)
+
+
+def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:
+    """The parameter's name, and those that a server which splits at ``;`` would see inside."""
+    for part in (name + b"=" + value).split(b";"):
+        yield part.partition(b"=")[0].strip().decode("latin-1").lower()
