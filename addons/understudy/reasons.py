@@ -30,6 +30,7 @@ class Reason(StrEnum):
         retryable: bool = False,  # noqa: FBT001, FBT002 - rows of a table, read by column
         reportable: bool = False,  # noqa: FBT001, FBT002 - rows of a table, read by column
     ) -> Reason:
+        """Make a member of one row of the table."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.status = status
@@ -65,8 +66,10 @@ class Reason(StrEnum):
     PATH_NOT_ALLOWED = (
         "path_not_allowed",
         403,
-        "The policy does not allow this path on {host}. Ask for a rule that allows it; "
-        "do not retry.",
+        (
+            "The policy does not allow this path on {host}. Ask for a rule that allows it; "
+            "do not retry."
+        ),
         False,
         True,
     )
@@ -89,8 +92,10 @@ class Reason(StrEnum):
     HOST_MISMATCH = (
         "host_mismatch",
         421,
-        "The Host header names another host or port than the connection. "
-        "Open a connection to the host that you mean.",
+        (
+            "The Host header names another host or port than the connection. "
+            "Open a connection to the host that you mean."
+        ),
     )
     SNI_MISMATCH = "sni_mismatch", None, "The TLS server name is not the tunnel's host."
     NESTED_TLS = "nested_tls", None, "TLS inside the tunnel's TLS is refused."
@@ -101,8 +106,10 @@ class Reason(StrEnum):
     PATH_NOT_CANONICAL = (
         "path_not_canonical",
         400,
-        "Servers may read this path in more than one way. Send it in its plain form, without "
-        "dot segments, backslashes, fragments or control characters.",
+        (
+            "Servers may read this path in more than one way. Send it in its plain form, without "
+            "dot segments, backslashes, fragments or control characters."
+        ),
     )
     HEADER_TOO_LARGE = "header_too_large", 431, "The request's headers are over the limit."
     BODY_TOO_LARGE = "body_too_large", 413, "The request's body is over the limit."
@@ -123,16 +130,20 @@ class Reason(StrEnum):
     PLACEHOLDER_MISPLACED = (
         "placeholder_misplaced",
         403,
-        "The credential is in a place where it is not accepted. Send it as the whole value of "
-        "the header that the provider documents.",
+        (
+            "The credential is in a place where it is not accepted. Send it as the whole value of "
+            "the header that the provider documents."
+        ),
         False,
         True,
     )
     FOREIGN_CREDENTIAL = (
         "foreign_credential",
         403,
-        "{host} accepts only the credential that the policy binds to it. "
-        "Use the one from your environment.",
+        (
+            "{host} accepts only the credential that the policy binds to it. "
+            "Use the one from your environment."
+        ),
         False,
         True,
     )
@@ -174,8 +185,10 @@ class Reason(StrEnum):
     GATEWAY_OVERRIDE_DENIED = (
         "gateway_override_denied",
         403,
-        "The request tries to change the gateway's routing. "
-        "Remove the gateway's control headers and fields.",
+        (
+            "The request tries to change the gateway's routing. "
+            "Remove the gateway's control headers and fields."
+        ),
     )
 
     # callers and upstreams

@@ -132,7 +132,7 @@ class FailClosedAddonManager(addonmanager.AddonManager):
 
     def _refuse_flow(self, hook: str, subject: http.HTTPFlow) -> None:
         exchange = find_exchange(subject)
-        if exchange is None or exchange.refusal is not None and hook == "requestheaders":
+        if exchange is None or (exchange.refusal is not None and hook == "requestheaders"):
             _last_resort(subject)
             self._refuse_session(self._sessions.find(subject.client_conn))
             return

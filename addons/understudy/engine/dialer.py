@@ -133,7 +133,7 @@ def _is_local(address: str) -> bool:
 class GuardedEventLoop(asyncio.SelectorEventLoop):
     """An event loop that opens no TCP connection without the running task's DialPlan."""
 
-    async def create_connection(self, protocol_factory: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401 - asyncio's own signature is this wide
+    async def create_connection(self, protocol_factory: Any, *_: Any, **options: Any) -> Any:
         """Connect as the plan says; host and port from the caller are not believed."""
         plan = _current_plan.get()
         if plan is None:

@@ -188,17 +188,30 @@ class ClientSide(_http1.Http1Server):
                         yield from self._abort(Reason.BODY_TOO_LARGE)
                         return
                 yield command
+                if self._was_refused():
+                    yield from self._abort(None)
+                    return
         except NotImplementedError:
             # mitmproxy's answer to trailers. They could carry fields that no stage has judged.
             yield from self._abort(Reason.BAD_HEADER)
 
-    def _abort(self, reason: Reason) -> CommandGenerator[None]:
+    def _was_refused(self) -> bool:
+        """Whether a stage refused the request while its body streams."""
+        exchange = self._session.exchange
+        return (
+            exchange is not None
+            and exchange.forwarded
+            and not exchange.finished
+            and exchange.refusal is not None
+        )
+
+    def _abort(self, reason: Reason | None) -> CommandGenerator[None]:
         """Give up a request half-way: nothing more goes upstream, and its end is recorded."""
         exchange = self._session.exchange
-        if exchange is not None:
+        if exchange is not None and reason is not None:
             exchange.refuse(reason)
         yield ReceiveHttp(
-            RequestProtocolError(self.stream_id, str(reason), ErrorCode.GENERIC_CLIENT_ERROR)
+            RequestProtocolError(self.stream_id, "aborted", ErrorCode.GENERIC_CLIENT_ERROR)
         )
         if self.state != self.drain and self.response is None and exchange is not None:
             yield from self._answer_and_drain(denial_of(exchange))
@@ -214,8 +227,8 @@ class ClientSide(_http1.Http1Server):
             return
         session = self._sessions.find(self.context.client)
         exchange = session.exchange if session else None
-        answerable = exchange is not None and exchange.refusal is not None
-        if self.response is None and answerable and exchange.refusal.status is not None:
+        refusal = exchange.refusal if exchange else None
+        if exchange is not None and refusal is not None and refusal.status and not self.response:
             yield from self._answer_and_drain(denial_of(exchange))
             if self.request_done:
                 yield from self._close()
@@ -305,7 +318,7 @@ MAX_RESPONSE_HEAD_BYTES = 1 << 18
 def _read_interim(raw: bytes) -> http_layers.http.Response | None:
     """The 1xx response that ``raw`` holds (101 aside: it is final); None for any other."""
     start = raw.split(b" ", 2)
-    if len(start) < 2 or not start[1][:1] == b"1" or start[1][:3] == b"101":  # noqa: PLR2004 - version and status
+    if len(start) < 2 or start[1][:1] != b"1" or start[1][:3] == b"101":  # noqa: PLR2004 - version and status
         return None
     try:
         response = http1.read_response_head(raw.split(b"\r\n"))

@@ -7,7 +7,6 @@ import contextlib
 import json
 import time
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from understudy import VERSION
@@ -15,9 +14,10 @@ from understudy.admin.metrics import Metrics
 from understudy.admin.server import AdminServer
 from understudy.audit import events
 from understudy.audit.log import AuditLog, AuditUnavailable
-from understudy.audit.sinks import open_sink
-from understudy.authority.ca import Authority, AuthorityError
+from understudy.audit.sinks import make_sink
+from understudy.authority.ca import Authority
 from understudy.authority.leaf import LeafIssuer
+from understudy.authority.pair import AuthorityError
 from understudy.authority.trust import sandbox_bundle, write_atomic
 from understudy.credentials.placeholders import PlaceholderBook, PlaceholderError
 from understudy.credentials.resolver import Resolver
@@ -25,17 +25,21 @@ from understudy.engine.dialer import Dialer
 from understudy.engine.master import Master, quiet_mitmproxy_logs
 from understudy.engine.settings import format_address
 from understudy.engine.status import SidecarStatus
+from understudy.policy.problems import PolicyError, Problem
 from understudy.policy.watch import PolicyHolder
-from understudy.stages import Recorder, stages
+from understudy.stages import stages
 from understudy.stages.exchange import Sessions
+from understudy.stages.record import Recorder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from understudy.engine.settings import Settings
-    from understudy.policy.load import Loaded, Problem
+    from understudy.policy.load import Loaded
 
 _DRAIN_STEP_SECONDS = 0.05
 
-START_ERRORS = (AuthorityError, AuditUnavailable, PlaceholderError, OSError)
+START_ERRORS = (AuthorityError, AuditUnavailable, OSError)
 """What starting may raise; each has a sentence for the operator."""
 
 
@@ -51,7 +55,7 @@ class Sidecar:
         self.metrics = Metrics()
         self.sessions = Sessions()
         self.audit = AuditLog(
-            open_sink(settings.audit), settings.audit_failure, self.metrics.audit_event
+            make_sink(settings.audit), settings.audit_failure, self.metrics.audit_event
         )
         self.recorder = Recorder(self.audit, self.metrics)
         self.placeholders = PlaceholderBook(
@@ -148,7 +152,11 @@ class Sidecar:
     # -- policy and secrets
 
     def _on_policy_loaded(self, loaded: Loaded) -> None:
-        self.placeholders.adopt(loaded.policy)
+        try:
+            self.placeholders.adopt(loaded.policy)
+        except (PlaceholderError, OSError) as error:
+            place = str(self.settings.state_dir / "placeholders.json")
+            raise PolicyError((Problem(place, None, "", str(error), "error"),)) from None
         self.metrics.prepare(loaded.policy)
         self.metrics.policy_loaded(loaded.policy.digest)
         self._say(events.policy_loaded(loaded.policy))
@@ -212,7 +220,7 @@ class Sidecar:
         await self._master.stop_listening()
         deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
         while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)  # noqa: ASYNC110 - counted per request, an event would cost more than it saves
 
     def reopen(self) -> None:
         """Read the policy again and open the audit file again (SIGHUP)."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from understudy.authority.trust import upstream_bundle_pem
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.tls import TlsData
 
-    from understudy.authority.leaf import LeafIssuer
+    from understudy.authority.leaf import Leaf, LeafIssuer
     from understudy.policy.model import Policy
     from understudy.stages.exchange import Sessions
 
@@ -47,7 +47,7 @@ class Tls:
         self._sessions = sessions
         self._issuer = issuer
         self._current_policy = current_policy
-        self._client_contexts: dict[str, tuple[bytes, SSL.Context]] = {}
+        self._client_contexts: dict[str, tuple[Leaf, SSL.Context]] = {}
 
     def tls_start_client(self, data: TlsData) -> None:
         """Serve the tunnel's own host name; leaving ``ssl_conn`` unset closes the connection."""
@@ -75,10 +75,10 @@ class Tls:
     def _client_context(self, host: str) -> SSL.Context:
         leaf = self._issuer.issue(host)
         cached = self._client_contexts.get(host)
-        if cached is not None and cached[0] == leaf.cert_pem:
+        if cached is not None and cached[0] is leaf:
             return cached[1]
         context = _new_context(SSL.TLS_SERVER_METHOD)
-        context.use_certificate(x509.load_pem_x509_certificate(leaf.cert_pem))
+        context.use_certificate(leaf.certificate)
         context.use_privatekey(leaf.key)
         for certificate in leaf.chain:
             context.add_extra_chain_cert(certificate)
@@ -86,7 +86,7 @@ class Tls:
         context.set_session_id(b"understudy")
         if len(self._client_contexts) >= self._issuer.capacity:
             self._client_contexts.clear()
-        self._client_contexts[host] = (leaf.cert_pem, context)
+        self._client_contexts[host] = (leaf, context)
         return context
 
 
@@ -106,7 +106,7 @@ def _upstream_context(extra_pem: str | None) -> SSL.Context:
     store = context.get_cert_store()
     assert store is not None
     for certificate in x509.load_pem_x509_certificates(upstream_bundle_pem(extra_pem).encode()):
-        store.add_cert(certificate)
+        store.add_cert(crypto.X509.from_cryptography(certificate))
     return context
 
 
@@ -128,5 +128,5 @@ def _verify_name(connection: SSL.Connection, name: str) -> None:
         raise ValueError("the upstream's name cannot be verified")
 
 
-def _select_http11(_: SSL.Connection, offers: list[bytes]) -> object:
+def _select_http11(_: SSL.Connection, offers: list[bytes]) -> Any:  # pyOpenSSL's type is private
     return _HTTP11 if _HTTP11 in offers else SSL.NO_OVERLAPPING_PROTOCOLS

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from watchfiles import awatch
 
-from understudy.policy.load import PolicyError, load
+from understudy.policy.load import load
+from understudy.policy.problems import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from understudy.policy.load import Loaded, Problem
+    from understudy.policy.load import Loaded
     from understudy.policy.model import Policy
+    from understudy.policy.problems import Problem
 
 _DEBOUNCE_MILLISECONDS = 50
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
 
     from understudy.credentials.judge import Plan, Presented
+    from understudy.engine.dialer import DialPlan
     from understudy.gateways.apply import Routed
+    from understudy.gateways.scan import FieldScanner
     from understudy.policy.hosts import Authority
     from understudy.policy.model import Connection, Policy, Target, Verdict
     from understudy.reasons import Reason
-    from understudy.stages.dial import DialPlan
     from understudy.wire.head import RequestHead
 
 _KEY = "understudy"
@@ -74,6 +75,8 @@ class Exchange:
     """What exactly was wrong, from our own finite sentences; for the audit only."""
     inspects_body: bool = False
     """The decision waits for the body: a gateway's refused fields are looked for first."""
+    scanner: FieldScanner | None = None
+    """Looks for a gateway's refused fields in a body too large to keep, as it streams."""
     decided: bool = False
     """The verdict is recorded."""
     forwarded: bool = False

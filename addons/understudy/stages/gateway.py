@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mitmproxy import http
 
 from understudy.gateways.apply import refuse_body, route
+from understudy.gateways.scan import FieldScanner
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 from understudy.wire.identity import format_host
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from understudy.gateways.apply import Routed
     from understudy.policy.model import Policy
     from understudy.stages.exchange import Exchange
+
+MAX_KEPT_BODY_BYTES = 1 << 20
+"""A body up to this size is looked at before the decision; a larger one while it streams."""
 
 
 class Gateway:
@@ -51,10 +55,11 @@ class Gateway:
             exchange.refuse(routed)
             return
         exchange.routed = routed
-        exchange.inspects_body = head.has_body and bool(routed.refuse_body_fields)
-        if exchange.inspects_body and "Content-Encoding" in flow.request.headers:
-            # A body that the gateway would unpack and we cannot read could steer it.
-            exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
+        if head.has_body and routed.refuse_body_fields:
+            if head.content_length is not None and head.content_length <= MAX_KEPT_BODY_BYTES:
+                exchange.inspects_body = True
+            else:
+                exchange.scanner = FieldScanner(routed.refuse_body_fields)
         _rewrite(flow.request, routed)
 
     def request(self, flow: http.HTTPFlow) -> None:
@@ -79,5 +84,7 @@ def _rewrite(request: http.Request, routed: Routed) -> None:
         ]
     )
     request.headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
+    for dropped in routed.headers_to_drop:
+        request.headers.pop(dropped, None)
     for name, value in routed.headers_to_set:
         request.headers[name] = value

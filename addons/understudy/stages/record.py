@@ -6,7 +6,7 @@ The decided event is written before any byte goes upstream; if it cannot be writ
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from understudy.audit import events
 from understudy.audit.log import AuditUnavailable
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from understudy.admin.metrics import Metrics
     from understudy.audit.log import AuditLog
     from understudy.stages.exchange import Exchange, Session
+
+    type BodyFilter = Callable[[bytes], list[bytes]]
 
 CLIENT_DISCONNECTED = "Client disconnected."
 """mitmproxy's text in ``flow.error`` when the agent went away."""
@@ -161,7 +163,9 @@ class Record:
         for name in OWN_HEADERS:
             flow.response.headers.pop(name, None)
         stream = flow.response.stream
-        flow.response.stream = _count_received(exchange, stream if callable(stream) else None)
+        flow.response.stream = _count_received(
+            exchange, cast("BodyFilter", stream) if callable(stream) else None
+        )
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Write the finished event after the last byte."""
@@ -200,8 +204,14 @@ def denial_of(exchange: Exchange) -> Denial:
     )
 
 
-def _count_sent(exchange: Exchange) -> Callable[[bytes], list[bytes]]:
+def _count_sent(exchange: Exchange) -> BodyFilter:
+    scanner = exchange.scanner
+
     def count(data: bytes) -> list[bytes]:
+        if scanner is not None and scanner.feed(data):
+            # The engine ends the request here; what went up before is a body without its end.
+            exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
+            return []
         exchange.bytes_sent += len(data)
         # An empty chunk would be written as the end of a chunked body.
         return [data] if data else []
@@ -209,9 +219,7 @@ def _count_sent(exchange: Exchange) -> Callable[[bytes], list[bytes]]:
     return count
 
 
-def _count_received(
-    exchange: Exchange, scrub: Callable[[bytes], list[bytes]] | None
-) -> Callable[[bytes], list[bytes]]:
+def _count_received(exchange: Exchange, scrub: BodyFilter | None) -> BodyFilter:
     def count(data: bytes) -> list[bytes]:
         exchange.bytes_received += len(data)
         if scrub is not None:

@@ -1,0 +1,117 @@
+"""The request head has one reading, or none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.reasons import Reason
+from understudy.wire.head import has_bare_newline, looks_like_http, parse_head
+
+
+def head(*lines: str | bytes) -> bytes:
+    raw = [line.encode("latin-1") if isinstance(line, str) else line for line in lines]
+    return b"\r\n".join(raw) + b"\r\n\r\n"
+
+
+def test_a_plain_request_is_read_as_written() -> None:
+    parsed = parse_head(head("POST /v1/x?q=1 HTTP/1.1", "Host: good.example", "Content-Length: 3"))
+    assert parsed is not None
+    assert parsed.refusal is None
+    assert (parsed.method, parsed.form, parsed.path) == ("POST", "origin", b"/v1/x?q=1")
+    assert (parsed.host, parsed.has_body, parsed.content_length) == (b"good.example", True, 3)
+
+
+def test_an_absolute_target_keeps_its_authority() -> None:
+    parsed = parse_head(head("GET http://good.example:80/x HTTP/1.1", "Host: good.example"))
+    assert parsed is not None
+    assert (parsed.form, parsed.authority, parsed.path) == ("absolute", b"good.example:80", b"/x")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["GET / HTTP/1.1", "Host: a", "Host: b"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "Host: a"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host : a"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", " folded"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: a\rb"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: a\0b"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X\0: b"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "no colon"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "Connection: Authorization"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "Expect: tea"], Reason.BAD_HEADER),
+        (
+            ["POST / HTTP/1.1", "Host: a", "Content-Length: 1", "Content-Length: 1"],
+            Reason.BAD_HEADER,
+        ),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: 1, 1"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: +1"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: 01"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: ٣".encode()], Reason.BAD_HEADER),
+        (
+            ["POST / HTTP/1.1", "Host: a", "Content-Length: 1", "Transfer-Encoding: chunked"],
+            Reason.BAD_HEADER,
+        ),
+        (["POST / HTTP/1.1", "Host: a", "Transfer-Encoding: xchunked"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip, chunked"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.0", "Host: a", "Transfer-Encoding: chunked"], Reason.BAD_HEADER),
+        (["TRACE / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["GET * HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET x HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET /a b HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET / HTTP/1.2", "Host: a"], Reason.BAD_TARGET),
+        (["GET ftp://a/ HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (
+            ["GET / HTTP/1.1", "Host: a", *[f"X-{n}: y" for n in range(300)]],
+            Reason.HEADER_TOO_LARGE,
+        ),
+    ],
+)
+def test_an_ambiguous_head_is_refused(lines: list[str | bytes], reason: Reason) -> None:
+    parsed = parse_head(head(*lines))
+    assert parsed is not None
+    assert parsed.refusal is reason
+
+
+@pytest.mark.parametrize("line", ["SSH-2.0-OpenSSH_9", "PRI * HTTP/2.0", "\x16\x03\x01", "", "G"])
+def test_what_is_not_http_is_no_head(line: str) -> None:
+    assert parse_head(head(line)) is None
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET", b"GET /", b"OPTIONS * ", b"x-y_z "])
+def test_a_beginning_of_http_is_waited_for(start: bytes) -> None:
+    assert looks_like_http(start)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x00", b" GET", b"\r\n", b"<html>", b"G\x00", b"A" * 65 + b" /"]
+)
+def test_what_cannot_become_http_is_known_at_once(start: bytes) -> None:
+    assert not looks_like_http(start)
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\nHost: a\n\n", b"GET / HTTP/1.1\r\nX: a\n b\r\n"]
+)
+def test_a_line_that_ends_without_cr_is_seen(data: bytes) -> None:
+    assert has_bare_newline(data)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_a_head_or_none(data: bytes) -> None:
+    parsed = parse_head(data + b"\r\n\r\n")
+    assert parsed is None or parsed.method.isascii()
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_a_clean_head_holds_no_control_character_and_one_host(lines: list[bytes]) -> None:
+    raw = b"\r\n".join([b"GET / HTTP/1.1", *lines]) + b"\r\n\r\n"
+    parsed = parse_head(raw)
+    if parsed is not None and parsed.refusal is None:
+        names = [line.partition(b":")[0].lower() for line in raw.split(b"\r\n")]
+        assert names.count(b"host") == 1
+        assert not any(byte in raw.replace(b"\r\n", b"") for byte in b"\x00\r\n\x0b")
