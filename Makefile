@@ -3,7 +3,9 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+LITELLM_VENV := .venv-litellm
 UV_VERSION := 0.13.8
+HELM_VERSION := 4.3.1
 PYTEST := $(BIN)/python -m pytest
 
 # The first interpreter that really runs and is new enough; pyenv's shims exist but fail for
@@ -38,10 +40,17 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 .PHONY: setup
 setup: $(VENV)/.dev ## create .venv with everything that tests and linters need
 
+# LiteLLM's pins would fight with the product's, so it lives apart.
+$(LITELLM_VENV)/.installed: requirements-gateways.lock | $(BIN)/uv
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LITELLM_VENV)
+	@$(BIN)/uv pip install --quiet --python $(LITELLM_VENV)/bin/python --require-hashes -r requirements-gateways.lock
+	@touch $@
+
 .PHONY: lock
-lock: | $(BIN)/uv ## compile both lock files again from pyproject.toml
+lock: | $(BIN)/uv ## compile the lock files again
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) pyproject.toml --group build -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) -c requirements.lock pyproject.toml --group dev -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(LOCK_FLAGS) requirements-gateways.in -o requirements-gateways.lock
 
 .PHONY: demo
 demo: $(VENV)/.runtime ## see it work: offline, in a few seconds
@@ -51,8 +60,19 @@ demo: $(VENV)/.runtime ## see it work: offline, in a few seconds
 test: $(VENV)/.dev ## the whole suite but the gateways
 	@$(PYTEST) -n 2 -m "not gateway" $(PYTEST_FLAGS)
 
+.PHONY: test-gateways
+test-gateways: $(VENV)/.dev $(LITELLM_VENV)/.installed ## the SDKs through the real LiteLLM proxy
+	@$(PYTEST) -m gateway tests/gateways $(PYTEST_FLAGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# Only the chart's tests need helm; one that is installed already serves as well.
+.PHONY: helm-tool
+helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minutes), if there is none
+	@if command -v helm >/dev/null || [ -x $(BIN)/helm ]; then exit 0; fi; \
+	command -v go >/dev/null || { echo "The chart's tests need helm, or Go 1.26 to build it: install one of them." >&2; exit 1; }; \
+	GOBIN="$(CURDIR)/$(BIN)" go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
