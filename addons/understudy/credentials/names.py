@@ -94,22 +94,19 @@ def credentials_in(
     head: Head, bound: tuple[Connection, ...]
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The headers, and the names of the query parameters, that count as credentials here."""
-    header_names, query_names = set(CREDENTIAL_HEADERS), set(CREDENTIAL_QUERIES)
-    for connection in bound:
-        header_names |= {
-            normal_name(name.encode("latin-1")) for name in connection.credential_headers
-        }
-        query_names |= {name.lower() for name in connection.credential_queries}
-        for carrier in connection.carriers:
-            if carrier.header is not None:
-                header_names.add(normal_name(carrier.header))
-            else:
-                query_names.add((carrier.name or "").lower())
-    headers = [field for field in head.headers if normal_name(field[0]) in header_names]
+    header_names, query_names = _bound_names(bound)
+    headers = [
+        field
+        for field in head.headers
+        if (name := normal_name(field[0])) in CREDENTIAL_HEADERS or name in header_names
+    ]
     queries = [
         parameter.name
         for parameter in parameters(head.target)
-        if any(name in query_names for name in _parameter_names(parameter.name, parameter.value))
+        if any(
+            name in CREDENTIAL_QUERIES or name in query_names
+            for name in _parameter_names(parameter.name, parameter.value)
+        )
     ]
     return headers, queries
 
@@ -119,7 +116,18 @@ def cookies_in(head: Head) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(field for field in head.headers if normal_name(field[0]) in _COOKIES)
 
 
+def _bound_names(bound: tuple[Connection, ...]) -> tuple[set[str], set[str]]:
+    """Headers and query parameters that the connections of the host itself name."""
+    carriers = [carrier for connection in bound for carrier in connection.carriers]
+    headers = {name.encode("latin-1") for c in bound for name in c.credential_headers}
+    headers |= {carrier.header for carrier in carriers if carrier.header is not None}
+    queries = {name for c in bound for name in c.credential_queries}
+    queries |= {carrier.name for carrier in carriers if carrier.kind == "query" and carrier.name}
+    return {normal_name(name) for name in headers}, {name.lower() for name in queries}
+
+
 def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:
-    """The parameter's name, and those that a server which splits at ``;`` would see inside."""
+    """The parameter's name, and those that other servers see: split at ``;``, without ``[]``."""
     for part in (name + b"=" + value).split(b";"):
-        yield part.partition(b"=")[0].strip().decode("latin-1").lower()
+        pure = part.partition(b"=")[0].partition(b"[")[0]
+        yield pure.strip().decode("latin-1").lower()
