@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from understudy.policy.load import Problem
+    from understudy.policy.problems import Problem
     from understudy.policy.model import Policy
     from understudy.reasons import Reason
     from understudy.stages.exchange import Exchange
@@ -120,7 +120,7 @@ def request_decided(exchange: Exchange) -> Event:
     routed = exchange.routed
     if routed is not None and policy is not None and policy.gateway is not None:
         event[FIELD_GATEWAY] = {
-            FIELD_KIND: policy.gateway.preset.name,
+            FIELD_KIND: policy.gateway.preset.kind,
             FIELD_SCHEME: routed.scheme,
             FIELD_HOST: routed.host,
             FIELD_PORT: routed.port,

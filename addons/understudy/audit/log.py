@@ -51,7 +51,7 @@ class AuditLog:
         return self._healthy
 
     def start(self) -> None:
-        """Open the sink; with ``fail_closed`` raises AuditUnavailable where that is not possible."""
+        """Open the sink; with ``fail_closed`` raises AuditUnavailable where that fails."""
         try:
             self._sink.start()
         except AuditUnavailable:

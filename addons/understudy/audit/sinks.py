@@ -107,7 +107,7 @@ class FileSink:
             raise _unavailable(str(self._path), error) from error
 
     def write(self, line: bytes) -> None:
-        """Append one line; raises AuditUnavailable. The next call opens the path again if needed."""
+        """Append one line; raises AuditUnavailable, after which the next call opens the path."""
         now = time.monotonic()
         if now - self._checked_at >= CHECK_INTERVAL_SECONDS:
             self._follow(now)
