@@ -496,9 +496,16 @@ ENCODED = (basic("u", P), basic("u", GIT_P), "%2d", "\xff")
 MARKS = ("Bearer ", "token ", "Basic ", " ", ",", ";", "=", "&", "?", "%", "\t", "x")
 KEYS = (P, TWIN_P, OTHER_P, FOREIGN, "key=", "api_key=")
 TEXTS = st.lists(st.sampled_from((*KEYS, *ENCODED, *MARKS)), max_size=4).map("".join)
-PLAIN_NAMES = (
-    "Authorization authorization x-api-key X_Api_Key api-key Cookie X-Debug Accept".split()
-)
+PLAIN_NAMES = [
+    "Authorization",
+    "authorization",
+    "x-api-key",
+    "X_Api_Key",
+    "api-key",
+    "Cookie",
+    "X-Debug",
+    "Accept",
+]
 NAMES = st.sampled_from([*PLAIN_NAMES, "Proxy-Authorization", P])
 HEADS = st.builds(
     lambda fields, path, query: head(*fields, target=f"/{path}?{query}"),
