@@ -207,7 +207,8 @@ def policy_loaded(policy: Policy) -> Event:
     return _begin(POLICY_LOADED) | {
         FIELD_POLICY_DIGEST: policy.digest,
         FIELD_MODE: policy.mode,
-        FIELD_RULES: len(policy.allow) + len(policy.deny),
+        # One entry of the file may be several compiled rules of one name.
+        FIELD_RULES: len({rule.name for rule in (*policy.allow, *policy.deny)}),
         FIELD_CONNECTIONS: len(policy.connections),
     }
 
