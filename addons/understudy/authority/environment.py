@@ -1,7 +1,7 @@
 """The environment that makes a sandbox's programs use the proxy, trust it and hold placeholders.
 
 Pure: names and values in, names and values out. Which program reads which variable was measured;
-docs/sandbox-environment.md has the table.
+docs/environment.md has the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ type Format = Literal["shell", "dotenv", "json", "kubernetes"]
 
 NO_PROXY = "127.0.0.1,localhost,::1"
 PLACEHOLDER_PREFIX = "UNDERSTUDY_PLACEHOLDER_"
-"""Every connection's placeholder is also under this and its name, upper case, ``_`` for the rest."""
+"""With a connection's name in upper case, ``_`` for the rest: holds its placeholder."""
 
 # wget and curl read only the lower-case http_proxy, others only the upper-case names.
 PROXY_VARIABLES = (
@@ -90,6 +90,7 @@ def sandbox_environment(
     policy: Policy,
     placeholders: Mapping[str, str],
     proxy_url: str,
+    *,
     ca_cert: Path,
     bundle: Path,
     presets: Mapping[str, ProviderPreset],
@@ -210,9 +211,10 @@ def _base_urls(connection: Connection, preset: ProviderPreset) -> dict[str, str]
     """
     if preset.hosts or preset.kind != "llm" or len(connection.hosts) != 1:
         return {}
-    host = connection.hosts[0].text
-    if host.startswith("*"):
+    pattern = connection.hosts[0]
+    if pattern.is_wildcard:
         return {}
+    host = f"[{pattern.text}]" if ":" in pattern.text else pattern.text
     return dict.fromkeys(preset.base_url_variables, f"https://{host}")
 
 
