@@ -6,14 +6,13 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
 from understudy.cli.console import UsageProblem, report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typer._click import Command, Context
 
 COMMANDS = {
     "run": "serve as a sidecar",
@@ -31,19 +30,20 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """Loads a command's module when it is needed: `check` never imports the proxy engine."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         """Every command, in the order of the table."""
         del ctx
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """Import one command."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
         module: Any = import_module(f"understudy.cli.{cmd_name}_command")
-        command: click.Command = typer.main.get_command(module.app)
+        command: Command = typer.main.get_command(module.app)
         command.name = cmd_name
+        command.short_help = COMMANDS[cmd_name]
         return command
 
 
@@ -52,7 +52,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A forward proxy that keeps real keys out of AI agents' hands.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 good, 1 the answer is no, 2 wrong usage or configuration.",
 )
 
 
@@ -63,9 +65,8 @@ def _understudy() -> None:
 
 def main() -> None:
     """Run the command line: exit 0 good, 1 the answer is no, 2 wrong usage or configuration."""
-    run: Callable[[], None] = app
     try:
-        run()
+        app()
     except UsageProblem as problem:
         report(problem)
         sys.exit(2)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from understudy.policy.load import Problem
+    from understudy.policy.problems import Problem
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+_WIDTH_WITHOUT_TERMINAL = 80
+
+
+def _console(*, stderr: bool) -> Console:
+    # Rich reads COLUMNS itself; what is not a terminal gets the width that people read logs in.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+
+
+stderr = _console(stderr=True)
+stdout = _console(stderr=False)
 
 
 @dataclass
@@ -29,13 +42,25 @@ class UsageProblem(Exception):  # noqa: N818 - it is shown to a person as a prob
         return self.message
 
 
+def make_app(help_text: str | None = None) -> typer.Typer:
+    """A Typer application in the house's manner: plain help that fits any terminal."""
+    return typer.Typer(
+        add_completion=False,
+        help=help_text,
+        no_args_is_help=help_text is not None,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
 def report(problem: UsageProblem) -> None:
     """Show a problem on standard error."""
-    stderr.print(f"[bold red]understudy:[/] {escape(problem.message)}")
+    # Lines are not folded: a path that is cut in two cannot be copied.
+    stderr.print(f"[bold red]understudy:[/] {escape(problem.message)}", soft_wrap=True)
     for found in problem.problems:
         print_policy_problem(stderr, found)
     if problem.hint:
-        stderr.print(f"[dim]{escape(problem.hint)}[/]")
+        stderr.print(f"[dim]{escape(problem.hint)}[/]", soft_wrap=True)
 
 
 def print_policy_problem(console: Console, problem: Problem) -> None:
@@ -45,5 +70,13 @@ def print_policy_problem(console: Console, problem: Problem) -> None:
     field = f"{problem.field}: " if problem.field else ""
     console.print(
         f"[{colour}]{problem.severity}[/] [bold]{escape(place)}[/] "
-        f"{escape(field)}{escape(problem.message)}"
+        f"{escape(field)}{escape(problem.message)}",
+        soft_wrap=True,
     )
+
+
+def print_json(document: object) -> None:
+    """Machine-readable output: one JSON document, ASCII, for scripts."""
+    import json
+
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")

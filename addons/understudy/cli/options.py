@@ -1,16 +1,19 @@
-"""The options that `run` and `exec` share, and the Settings that they make."""
+"""The options that commands share, and what they are read into."""
 
 from __future__ import annotations
 
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from understudy.cli.console import UsageProblem
 from understudy.engine.settings import Settings, parse_address, parse_admin
+
+if TYPE_CHECKING:
+    from understudy.policy.load import Loaded
 
 
 class AuditFailure(StrEnum):
@@ -20,7 +23,7 @@ class AuditFailure(StrEnum):
     BEST_EFFORT = "best_effort"
 
 
-def _option(flag: str, help_text: str, **more: Any) -> Any:  # noqa: ANN401 - Typer's own parameters
+def _option(flag: str, help_text: str, **more: Any) -> Any:
     variable = "UNDERSTUDY_" + flag.removeprefix("--").replace("-", "_").upper()
     return typer.Option(flag, envvar=variable, help=help_text, **more)
 
@@ -76,10 +79,53 @@ DrainSeconds = Annotated[
 ]
 
 
-def default_state_dir() -> Path:
-    """Where state lives unless told: XDG's state folder."""
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "understudy"
+def resolve_state_dir(state_dir: Path | None) -> Path:
+    """Where state lives, absolute: as told, or in XDG's state folder."""
+    if state_dir is None:
+        base = os.environ.get("XDG_STATE_HOME")
+        state_dir = (Path(base) if base else _home() / ".local" / "state") / "understudy"
+    return state_dir.absolute()
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageProblem("this user has no home directory", "Give --state-dir.") from None
+
+
+def check_pair(ca_cert: Path | None, ca_key: Path | None) -> None:
+    """Refuse half of a CA."""
+    if (ca_cert is None) != (ca_key is None):
+        raise UsageProblem("--ca-cert and --ca-key go together", "Give both, or neither.")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing is there; what may not be looked at counts as there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def check_policy_exists(path: Path) -> None:
+    """Refuse a path with nothing there: that is a slip of the hand, not a bad policy."""
+    if is_missing(path):
+        raise UsageProblem(f"{path} does not exist", "Give a policy file, or a folder of *.yaml.")
+
+
+def load_policy(path: Path) -> Loaded:
+    """Read a policy for a command that needs a good one; UsageProblem lists what is wrong."""
+    from understudy.policy.load import PolicyError, load
+
+    check_policy_exists(path)
+    try:
+        return load(path, os.environ)
+    except PolicyError as error:
+        raise UsageProblem(f"{path} cannot be used", problems=error.problems) from None
 
 
 def make_settings(
@@ -98,12 +144,11 @@ def make_settings(
     drain_seconds: float,
 ) -> Settings:
     """Check what was given and make Settings of it; UsageProblem says what is wrong."""
-    if (ca_cert is None) != (ca_key is None):
-        raise UsageProblem("--ca-cert and --ca-key go together", "Give both, or neither.")
+    check_pair(ca_cert, ca_key)
     try:
         return Settings(
             policy=policy,
-            state_dir=(state_dir or default_state_dir()).absolute(),
+            state_dir=resolve_state_dir(state_dir),
             listen=parse_address(listen),
             admin=parse_admin(admin),
             audit=audit,

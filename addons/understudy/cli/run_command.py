@@ -6,16 +6,14 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
-import typer
-
 from understudy.cli import options
-from understudy.cli.console import UsageProblem, print_policy_problem, stderr
+from understudy.cli.console import UsageProblem, make_app, print_policy_problem, stderr
 
 if TYPE_CHECKING:
     from understudy.engine.settings import Settings
     from understudy.engine.sidecar import Sidecar
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command(epilog="Example: understudy run --policy policies/llm-agent.yaml --audit audit.jsonl")
