@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from understudy.policy.problems import Problem
     from understudy.policy.model import Policy
+    from understudy.policy.problems import Problem
     from understudy.reasons import Reason
     from understudy.stages.exchange import Exchange
 
