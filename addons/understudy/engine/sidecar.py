@@ -78,7 +78,9 @@ class Sidecar:
         self._admin: AdminServer | None = None
         self._resources = AsyncExitStack()
         self._stop_watching = asyncio.Event()
-        self._started = time.monotonic()
+        self.serving = False
+        """Whether the proxy's port accepts connections."""
+        self.started = time.monotonic()
 
     async def __aenter__(self) -> Self:
         try:
@@ -107,6 +109,7 @@ class Sidecar:
         self._publish_trust()
         await self._start_master()
         await self._start_admin()
+        await self._fetch_secrets()
         watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
         self._resources.push_async_callback(self._end_watching, watcher)
         self._say_ready()
@@ -134,6 +137,7 @@ class Sidecar:
         )
         self._follow_policy()
         self.proxy_address = await self._master.start()
+        self.serving = True
         self._resources.push_async_callback(self._master.close)
 
     async def _start_admin(self) -> None:
@@ -171,6 +175,13 @@ class Sidecar:
         self.metrics.policy_rejected()
         kept = self.policies.current
         self._say(events.policy_rejected(problems, kept_digest=kept.digest if kept else None))
+
+    async def _fetch_secrets(self) -> None:
+        """Ask for every secret once, so that readiness knows and the first request is quick."""
+        policy = self.policies.current
+        connections = policy.connections.values() if policy else ()
+        wanted = [self.resolver.resolve(c) for c in connections if c.secret is not None]
+        await asyncio.gather(*wanted, return_exceptions=True)
 
     def _on_secret(self, result: str, connection: str, source: str, detail: str | None) -> None:
         self.metrics.secret_refreshed(source, result)
@@ -217,6 +228,7 @@ class Sidecar:
     async def drain(self) -> None:
         """Accept nothing new, and let requests in progress end within the drain time."""
         assert self._master is not None
+        self.serving = False
         await self._master.stop_listening()
         deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
         while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
@@ -251,4 +263,4 @@ class Sidecar:
         )
 
     def _say_stopped(self) -> None:
-        self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self._started))
+        self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))

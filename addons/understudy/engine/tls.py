@@ -6,11 +6,11 @@ revocation URL inside other sites, and verifies upstreams against the client's s
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from understudy.authority.trust import upstream_bundle_pem
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Forward secrecy and authenticated encryption only; TLS 1.3 suites are OpenSSL's own.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _HTTP11 = b"http/1.1"
+_PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _HOST_FLAGS = (
     SSL._lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS  # noqa: SLF001 - pyOpenSSL has no public name
     | SSL._lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT  # noqa: SLF001 - pyOpenSSL has no public name
@@ -105,8 +106,8 @@ def _upstream_context(extra_pem: str | None) -> SSL.Context:
     context.set_verify(SSL.VERIFY_PEER, None)
     store = context.get_cert_store()
     assert store is not None
-    for certificate in x509.load_pem_x509_certificates(upstream_bundle_pem(extra_pem).encode()):
-        store.add_cert(crypto.X509.from_cryptography(certificate))
+    for pem in _PEM_CERTIFICATE.findall(upstream_bundle_pem(extra_pem)):
+        store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, pem.encode("ascii")))
     return context
 
 
