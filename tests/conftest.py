@@ -46,9 +46,7 @@ def start_upstream(stack: ExitStack, upstream_ca: trustme.CA) -> Callable[..., U
 
 
 @pytest.fixture
-def start_proxy(
-    stack: ExitStack, tmp_path: Path, upstream_ca_file: Path
-) -> Callable[..., Proxy]:
+def start_proxy(stack: ExitStack, tmp_path: Path, upstream_ca_file: Path) -> Callable[..., Proxy]:
     """Start the proxy: ``start_proxy(policy, upstreams=[…], environ={…})``.
 
     The policy gets ``version``, trust for the upstream CA and a ``connect_to`` for every upstream

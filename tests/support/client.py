@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 TIMEOUT_SECONDS = 20
+REFUSED = (ssl.SSLError, ConnectionError)
+"""What a client sees where the proxy closes the connection instead of answering."""
 
 
 @dataclass
@@ -38,16 +40,20 @@ class Answer:
 
 
 class Wire:
-    """One connection to the proxy."""
+    """One connection to the proxy; ``transcript`` is every byte that it gave, TLS removed."""
 
     def __init__(self, proxy: tuple[str, int], ca_file: str | None = None) -> None:
         self.socket: socket.socket = socket.create_connection(proxy, TIMEOUT_SECONDS)
         self.ca_file = ca_file
+        self.transcript = bytearray()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         with contextlib.suppress(OSError):
             self.socket.close()
 
@@ -55,18 +61,19 @@ class Wire:
         self.socket.sendall(data)
         return self
 
-    def connect(self, authority: str) -> Answer:
+    def connect(self, authority: str | bytes) -> Answer:
         """Send a CONNECT and read its answer."""
-        self.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        raw = authority.encode() if isinstance(authority, str) else authority
+        self.send(b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (raw, raw))
         return self.read(connect=True)
 
-    def start_tls(self, server_name: str | None, *, verify_as: str | None = None) -> Self:
-        """TLS inside the tunnel; the proxy's certificate is verified unless no CA is known."""
+    def start_tls(self, server_name: str | None) -> Self:
+        """TLS inside the tunnel, with ``server_name`` in the ClientHello (None: without one).
+
+        The proxy's certificate is verified, by name where a name is sent.
+        """
         context = ssl.create_default_context(cafile=self.ca_file)
-        if self.ca_file is None or verify_as is None and server_name is None:
-            context.check_hostname = False
-            if self.ca_file is None:
-                context.verify_mode = ssl.CERT_NONE
+        context.check_hostname = server_name is not None
         self.socket = context.wrap_socket(self.socket, server_hostname=server_name)
         return self
 
@@ -78,18 +85,18 @@ class Wire:
         return self.send(head + body).read(head_only=method == b"HEAD")
 
     def read_until_closed(self) -> bytes:
-        """Everything until the proxy closes; a reset counts as closed."""
+        """Everything until the proxy closes; a reset counts as closed, silence fails."""
         data = b""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            while chunk := self.socket.recv(65536):
+        with contextlib.suppress(*REFUSED):
+            while chunk := self._receive(65536):
                 data += chunk
         return data
 
     def read(self, *, connect: bool = False, head_only: bool = False) -> Answer:
-        """Read one response; interim ones stay in ``head`` of none."""
+        """Read one response; an interim one is one of its own."""
         data = b""
         while b"\r\n\r\n" not in data:
-            chunk = self.socket.recv(1)
+            chunk = self._receive(1)
             if not chunk:
                 raise ConnectionError(f"closed in the middle of a head: {data!r}")
             data += chunk
@@ -101,13 +108,22 @@ class Wire:
         if (length := answer.header("content-length")) is not None:
             answer.body = self._read_exactly(int(length))
         elif "chunked" in (answer.header("transfer-encoding") or ""):
-            while (size := int(self._read_line(), 16)) > 0:
-                answer.body += self._read_exactly(size)
-                self._read_line()
-            self._read_line()
+            while (chunk := self.read_chunk()) != b"":
+                answer.body += chunk
         else:
             answer.body = self.read_until_closed()
         return answer
+
+    def read_chunk(self) -> bytes:
+        """Read one chunk of a chunked body; empty for the last."""
+        data = self._read_exactly(int(self._read_line(), 16))
+        self._read_line()
+        return data
+
+    def _receive(self, most: int) -> bytes:
+        data = self.socket.recv(most)
+        self.transcript += data
+        return data
 
     def _read_line(self) -> bytes:
         line = b""
@@ -116,10 +132,24 @@ class Wire:
         return line[:-2]
 
     def _read_exactly(self, count: int) -> bytes:
-        data = b""
+        data = bytearray()
         while len(data) < count:
-            chunk = self.socket.recv(min(65536, count - len(data)))
+            chunk = self._receive(min(65536, count - len(data)))
             if not chunk:
                 raise ConnectionError("closed in the middle of a body")
             data += chunk
-        return data
+        return bytes(data)
+
+
+def client_hello(server_name: str | None, *, alpn: list[str] | None = None) -> bytes:
+    """The bytes with which a TLS client begins."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()

@@ -10,6 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -28,14 +30,16 @@ class Proxy:
     """`understudy run` with a policy. Use as a context manager.
 
     ``policy`` is the policy file's content (a dict is written as YAML); ``environ`` is added to
-    a clean environment; ``fault`` makes one hook raise (see tests/support/spy).
+    a clean environment; ``names`` is all that names resolve to, and ``faults`` lets
+    :meth:`sabotage` make hooks raise (see tests/support/spy).
     """
 
     policy: dict[str, Any] | str
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
-    fault: str | None = None
+    names: dict[str, list[list[str]]] = field(default_factory=dict)
+    faults: bool = False
     audit: str | None = None
     """Where the audit goes; a file in ``folder`` by default."""
 
@@ -45,6 +49,8 @@ class Proxy:
         self.audit_file = self.folder / "audit.jsonl"
         self.state = self.folder / "state"
         self.spy_file = self.folder / "spied.jsonl"
+        self.fault_file = self.folder / "fault"
+        self.fault_file.write_text("")
         if not self.policy_file.exists():
             self.write_policy(self.policy)
 
@@ -63,7 +69,8 @@ class Proxy:
             "HOME": str(self.folder),
             "PYTHONPATH": str(SPY),
             "UNDERSTUDY_SPY_FILE": str(self.spy_file),
-            **({"UNDERSTUDY_SPY_FAULT": self.fault} if self.fault else {}),
+            "UNDERSTUDY_SPY_NAMES": json.dumps(self.names),
+            **({"UNDERSTUDY_SPY_FAULT": str(self.fault_file)} if self.faults else {}),
             **self.environ,
         }
         self.log_file = self.folder / "stderr.log"
@@ -142,6 +149,16 @@ class Proxy:
             lines.append(f"Content-Length: {len(body)}")
         with self.tunnel(host, port) as wire:
             return wire.request("\n".join(lines), body)
+
+    @contextmanager
+    def sabotage(self, hook: str) -> Iterator[None]:
+        """Make ``Class.hook`` raise, or with ``:after`` raise once its work is done."""
+        assert self.faults
+        self.fault_file.write_text(hook)
+        try:
+            yield
+        finally:
+            self.fault_file.write_text("")
 
     # -- looking at it
 

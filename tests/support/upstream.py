@@ -8,11 +8,11 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import trustme
 
 Handler = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
+Conversation = Callable[["Received", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
@@ -40,7 +40,11 @@ class Received:
         """Every value of a header, in order."""
         wanted = name.lower()
         pairs = (line.partition(b":") for line in self.raw_head.split(b"\r\n")[1:] if line)
-        return [v.strip().decode("latin-1") for n, _, v in pairs if n.decode("latin-1").lower() == wanted]
+        return [
+            v.strip().decode("latin-1")
+            for n, _, v in pairs
+            if n.decode("latin-1").lower() == wanted
+        ]
 
     def header(self, name: str) -> str | None:
         """The one value of a header, or None."""
@@ -53,7 +57,9 @@ class Received:
 class Upstream:
     """A server for ``name`` that records bytes and answers with ``handler``.
 
-    ``tls=False`` gives plain HTTP. Use as a context manager; it runs in a thread of its own.
+    ``tls=False`` gives plain HTTP. ``neighbours`` are other names at the same address, each with a
+    certificate of its own. ``conversation`` takes the socket over once a head has come, body
+    included. Use as a context manager; it runs in a thread of its own.
     """
 
     name: str
@@ -61,17 +67,21 @@ class Upstream:
     handler: Handler | None = None
     tls: bool = True
     certificate: trustme.LeafCert | None = None
+    neighbours: tuple[str, ...] = ()
+    conversation: Conversation | None = None
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     """TCP connections accepted."""
     handshakes: int = 0
     """TLS handshakes completed (or plain connections)."""
     received: bytearray = field(default_factory=bytearray)
-    """Every decrypted byte, all connections together."""
+    """Every decrypted byte that was read, all connections together."""
     server_names: list[str | None] = field(default_factory=list)
     port: int = 0
 
     def __enter__(self) -> Upstream:
+        if self.tls:
+            self._prepare_tls()
         started = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._changed = threading.Condition()
@@ -93,6 +103,10 @@ class Upstream:
         """Wait until ``condition`` holds; it is looked at after every event."""
         with self._changed:
             assert self._changed.wait_for(lambda: condition(self), seconds), "upstream saw nothing"
+
+    def soon(self, action: Callable[[], object]) -> None:
+        """Run ``action`` in the upstream's thread, for instance to set an asyncio.Event."""
+        self._loop.call_soon_threadsafe(action)
 
     def _note(self) -> None:
         with self._changed:
@@ -116,15 +130,22 @@ class Upstream:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tls_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate = self.certificate
-        if certificate is None:
-            assert self.ca is not None
-            certificate = self.ca.issue_cert(self.name)
-        certificate.configure_cert(context)
-        context.sni_callback = lambda _, name, __: self.server_names.append(name)
-        return context
+    def _prepare_tls(self) -> None:
+        self._contexts = {
+            name: _server_context(self._certificate_of(name))
+            for name in (self.name, *self.neighbours)
+        }
+        self._contexts[self.name].sni_callback = self._choose_certificate
+
+    def _certificate_of(self, name: str) -> trustme.LeafCert:
+        if name == self.name and self.certificate is not None:
+            return self.certificate
+        assert self.ca is not None
+        return self.ca.issue_cert(name)
+
+    def _choose_certificate(self, tls: ssl.SSLObject, name: str | None, _: object) -> None:
+        self.server_names.append(name)
+        tls.context = self._contexts.get(name or self.name, self._contexts[self.name])
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = self.connections
@@ -132,7 +153,7 @@ class Upstream:
         self._note()
         try:
             if self.tls:
-                await writer.start_tls(self._tls_context())
+                await writer.start_tls(self._contexts[self.name])
             self.handshakes += 1
             self._note()
             await self._converse(reader, writer, number)
@@ -147,16 +168,29 @@ class Upstream:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
     ) -> None:
         while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.received += head
+            head = await self._read_head(reader)
             received = Received(head, b"", number)
-            received.body = await self._read_body(reader, received)
-            self.requests.append(received)
-            self._note()
-            await (self.handler or answer_ok)(received, writer)
+            if self.conversation is not None:
+                self.requests.append(received)
+                self._note()
+                await self.conversation(received, reader, writer)
+            else:
+                received.body = await self._read_body(reader, received)
+                self.requests.append(received)
+                self._note()
+                await (self.handler or answer_ok)(received, writer)
             await writer.drain()
             if writer.is_closing():
                 return
+
+    async def _read_head(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError as error:
+            self.received += error.partial
+            raise
+        self.received += head
+        return head
 
     async def _read_body(self, reader: asyncio.StreamReader, received: Received) -> bytes:
         if received.header("transfer-encoding"):
@@ -173,6 +207,12 @@ class Upstream:
         body = await reader.readexactly(int(received.header("content-length") or 0))
         self.received += body
         return body
+
+
+def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
 
 
 async def answer_ok(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -197,5 +237,3 @@ async def answer_echo(received: Received, writer: asyncio.StreamWriter) -> None:
     """200 with the request's head and body as the body."""
     body = received.raw_head + received.body
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-

@@ -1,7 +1,10 @@
-"""Loaded by the proxy under test, and by it alone: a witness and a saboteur.
+"""Loaded by the proxy under test, and by it alone: a witness, a name service and a saboteur.
 
 UNDERSTUDY_SPY_FILE gets one JSON line for every look-up and every connection that the process
-asks of the system. UNDERSTUDY_SPY_FAULT names a hook (``Swap.requestheaders``) that then raises.
+asks of the system. UNDERSTUDY_SPY_NAMES is all that names resolve to: a JSON object from a name
+to its answers, one list of addresses for each look-up in turn, the last one for ever; other names
+do not exist. UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this
+hook of this addon raises, and with ``Swap.requestheaders:after`` it does its work first.
 """
 
 import json
@@ -9,7 +12,8 @@ import os
 import sys
 
 _file = os.environ.pop("UNDERSTUDY_SPY_FILE", None)
-_fault = os.environ.pop("UNDERSTUDY_SPY_FAULT", None)
+_names = os.environ.pop("UNDERSTUDY_SPY_NAMES", None)
+_fault_file = os.environ.pop("UNDERSTUDY_SPY_FAULT", None)
 _WATCHED = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.connect"})
 
 if _file:
@@ -22,13 +26,65 @@ if _file:
 
     sys.addaudithook(_witness)
 
-if _fault:
+if _names is not None:
+    import re
+    import socket
+
+    _answers = json.loads(_names)
+    _NUMERIC = re.compile(r"(?=.*[0-9])[0-9a-fA-FxX.:%]+")
+    _look_up = socket.getaddrinfo
+
+    def _getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002 - its name
+        text = host.decode() if isinstance(host, bytes) else host
+        turns = _answers.get(text)
+        if turns is None:
+            if text in (None, "localhost") or _NUMERIC.fullmatch(text):
+                return _look_up(host, port, family, type, proto, flags)
+            sys.audit("socket.getaddrinfo", host, port, family, type, proto)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        sys.audit("socket.getaddrinfo", host, port, family, type, proto)
+        addresses = turns.pop(0) if len(turns) > 1 else turns[0]
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port or 0, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0))
+            for address in addresses
+        ]
+
+    socket.getaddrinfo = _getaddrinfo
+
+if _fault_file:
+    import functools
     import importlib.abc
     import importlib.machinery
+    import inspect
 
-    _class, _, _hook = _fault.partition(".")
+    def _raise():
+        raise RuntimeError("sabotage: sk-real-secret-in-an-exception-text")
+
+    async def _raise_after(awaitable):
+        await awaitable
+        _raise()
+
+    def _sabotage(owner, name, hook):
+        @functools.wraps(hook)
+        def sabotaged(self, *arguments):
+            with open(_fault_file, encoding="ascii") as file:
+                fault = file.read().strip()
+            if fault == f"{owner}.{name}":
+                _raise()
+            result = hook(self, *arguments)
+            if fault == f"{owner}.{name}:after":
+                if inspect.isawaitable(result):
+                    return _raise_after(result)
+                _raise()
+            return result
+
+        return sabotaged
 
     class _Saboteur(importlib.abc.MetaPathFinder):
+        """Puts a switch before every public method of every addon of ours."""
+
         def find_spec(self, name, path, target=None):
             if not name.startswith(("understudy.stages.", "understudy.engine.")):
                 return None
@@ -39,13 +95,14 @@ if _fault:
 
             def exec_module(module):
                 original(module)
-                owner = getattr(module, _class, None)
-                if isinstance(owner, type) and owner.__module__ == name:
-
-                    def raises(self, *_):
-                        raise RuntimeError("sabotage: sk-real-secret-in-an-exception-text")
-
-                    setattr(owner, _hook, raises)
+                for owner in list(vars(module).values()):
+                    if not isinstance(owner, type) or owner.__module__ != name:
+                        continue
+                    if not isinstance(vars(owner).get("name"), str):
+                        continue
+                    for attribute, hook in list(vars(owner).items()):
+                        if inspect.isfunction(hook) and not attribute.startswith("_"):
+                            setattr(owner, attribute, _sabotage(owner.__name__, attribute, hook))
 
             spec.loader.exec_module = exec_module
             return spec
