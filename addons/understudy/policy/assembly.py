@@ -46,7 +46,9 @@ class Assembly:
         connections = self._connections(documents, gateway)
         deny = self._deny()
         allow = self._allow(connections, gateway, deny)
-        mode = self._single("mode", lambda document: document.mode)
+        mode: tuple[Draft, Literal["enforce", "report"]] | None = self._single(
+            "mode", lambda document: document.mode
+        )
         limits = self._single("limits", lambda document: document.limits)
         upstream = self._upstream()
         return Policy(
@@ -123,8 +125,14 @@ class Assembly:
             if connection is None:
                 draft.broken_connections.add(name)
                 continue
-            via_gateway = gateway is not None and connection.provider in gateway.providers
-            connections[name] = replace(connection, via_gateway=via_gateway)
+            if gateway is not None and connection.provider in gateway.providers:
+                # A client made for the gateway sends the placeholder where the gateway wants it.
+                own = gateway.preset.carrier
+                added = (own,) if own and own not in connection.carriers else ()
+                connection = replace(
+                    connection, via_gateway=True, carriers=(*connection.carriers, *added)
+                )
+            connections[name] = connection
         for one, other in overlapping_placeholders(connections.values()):
             draft, path = self.places["connections", other.name]
             message = f"the placeholder overlaps with that of {one.name!r}; they must be unrelated"
