@@ -47,8 +47,19 @@ class AuditLog:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last line was written."""
-        return self._healthy
+        """Whether the next line can be written, as far as can be seen without writing it.
+
+        Asked after a failure it looks again: where health decides about traffic, waiting for the
+        next line would wait forever.
+        """
+        if self._healthy:
+            return True
+        try:
+            with self._lock:
+                self._sink.check()
+        except AuditUnavailable:
+            return False
+        return True
 
     def start(self) -> None:
         """Open the sink; with ``fail_closed`` raises AuditUnavailable where that fails."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import time
 from pathlib import Path
@@ -38,6 +39,9 @@ class Sink(Protocol):
     def write(self, line: bytes) -> None:
         """Write one line, ending in a newline, whole; raises AuditUnavailable."""
 
+    def check(self) -> None:
+        """See whether a line could be written now, writing none; raises AuditUnavailable."""
+
     def reopen(self) -> None:
         """Look at the destination anew before the next line: its path may have been renamed."""
 
@@ -59,9 +63,17 @@ class StdoutSink:
         self._torn = False
 
     def start(self) -> None:
-        """Check that the descriptor is open."""
+        """Check that the descriptor is open; raises AuditUnavailable."""
+        self.check()
+
+    def check(self) -> None:
+        """See whether anybody reads; raises AuditUnavailable."""
         try:
             os.fstat(self._descriptor)
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         except OSError as error:
             raise _unavailable("standard output", error) from error
 
@@ -123,6 +135,18 @@ class FileSink:
             self._take_back(descriptor, written)
             self.close()
             raise _unavailable(str(self._path), error)
+
+    def check(self) -> None:
+        """See whether the file can be opened and its disk has room; raises AuditUnavailable."""
+        if self._descriptor is None:
+            self.start()
+        assert self._descriptor is not None
+        try:
+            room = os.fstatvfs(self._descriptor).f_bavail
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode) and not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _unavailable(str(self._path), error) from error
 
     def reopen(self) -> None:
         """Look at the path before the next line."""

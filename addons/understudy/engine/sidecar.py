@@ -14,6 +14,7 @@ from understudy.admin.metrics import Metrics
 from understudy.admin.server import AdminServer
 from understudy.audit import events
 from understudy.audit.log import AuditLog, AuditUnavailable
+from understudy.audit.redaction import hide_placeholders
 from understudy.audit.sinks import make_sink
 from understudy.authority.ca import Authority
 from understudy.authority.leaf import LeafIssuer
@@ -55,7 +56,10 @@ class Sidecar:
         self.metrics = Metrics()
         self.sessions = Sessions()
         self.audit = AuditLog(
-            make_sink(settings.audit), settings.audit_failure, self.metrics.audit_event
+            make_sink(settings.audit),
+            settings.audit_failure,
+            self.metrics.audit_event,
+            redact=lambda line: hide_placeholders(line, self.placeholders.current),
         )
         self.recorder = Recorder(self.audit, self.metrics)
         self.placeholders = PlaceholderBook(
