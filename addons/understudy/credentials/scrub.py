@@ -6,10 +6,12 @@ import base64
 import json
 import re
 import urllib.parse
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from understudy.credentials.secret import Secret
 
@@ -18,26 +20,48 @@ MIN_SECRET_LENGTH = 8
 _BASE64_ALIGNMENTS = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Every form of some secrets that is looked for, and what stands in its place."""
+
+    replacements: Mapping[bytes, bytes] = field(repr=False)
+    pattern: re.Pattern[bytes] = field(repr=False)
+    first_bytes: frozenset[int] = field(repr=False)
+    longest: int
+
+
+@lru_cache(maxsize=64)
+def forms_of(pairs: tuple[tuple[Secret, str], ...]) -> Forms:
+    """The forms of (secret, placeholder) pairs: raw, base64 at every alignment, URL-encoded,
+    JSON-escaped. Not looked for: other encodings, secrets split by an upstream on purpose.
+    """
+    replacements: dict[bytes, bytes] = {}
+    for secret, placeholder in pairs:
+        value = secret.reveal().encode()
+        if len(value) >= MIN_SECRET_LENGTH:
+            for form in _forms(value):
+                replacements.setdefault(form, placeholder.encode())
+    longest_first = sorted(replacements, key=len, reverse=True)
+    return Forms(
+        replacements,
+        re.compile(b"|".join(map(re.escape, longest_first))),
+        frozenset(form[0] for form in longest_first),
+        len(longest_first[0]) if longest_first else 0,
+    )
+
+
 class Scrubber:
     """Replaces secrets, in the forms that an echo gives them, by their placeholders.
 
-    ``pairs`` are (secret, placeholder). Works over any chunking of the body: bytes that may be
-    the beginning of a secret are held back until the next chunk decides, and only those, so an
-    event of a stream leaves at once. Forms: raw, base64 at every alignment, URL-encoded,
-    JSON-escaped. Not forms: other encodings, secrets split by an upstream on purpose.
+    Works over any chunking of the body: bytes that may be the beginning of a secret are held back
+    until the next chunk decides, and only those, so an event of a stream leaves at once.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Secret, str]]) -> None:
-        self._replacements: dict[bytes, bytes] = {}
-        for secret, placeholder in pairs:
-            value = secret.reveal().encode()
-            if len(value) >= MIN_SECRET_LENGTH:
-                for form in _forms(value):
-                    self._replacements.setdefault(form, placeholder.encode())
-        longest_first = sorted(self._replacements, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, longest_first)))
-        self._first_bytes = frozenset(form[0] for form in longest_first)
-        self._longest = len(longest_first[0]) if longest_first else 0
+    def __init__(self, forms: Forms) -> None:
+        self._replacements = forms.replacements
+        self._pattern = forms.pattern
+        self._first_bytes = forms.first_bytes
+        self._longest = forms.longest
         self._held = b""
         self.count = 0
         """How many reflections were replaced so far."""

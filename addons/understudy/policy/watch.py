@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watchfiles import awatch
+from watchfiles import Change, awatch
 
 from understudy.policy.load import load
 from understudy.policy.problems import PolicyError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from understudy.policy.load import Loaded
     from understudy.policy.model import Policy
@@ -69,9 +69,20 @@ class PolicyHolder:
 
         The folder is watched, not the file: editors and Kubernetes replace what they write.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
+        is_folder = self.path.is_dir()
+
+        def concerns_policy(_: Change, changed: str) -> bool:
+            name = Path(changed).name
+            # `..data` is the link that Kubernetes swaps when a mounted ConfigMap changes.
+            return name.startswith("..") or (
+                name.endswith(".yaml") if is_folder else name == self.path.name
+            )
+
         async for _ in awatch(
-            folder, stop_event=stop, debounce=_DEBOUNCE_MILLISECONDS, recursive=False
+            self.path if is_folder else self.path.parent,
+            watch_filter=concerns_policy,
+            stop_event=stop,
+            debounce=_DEBOUNCE_MILLISECONDS,
+            recursive=False,
         ):
-            await asyncio.sleep(0)
             self.reload()

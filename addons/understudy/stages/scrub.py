@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
-from understudy.credentials.scrub import Scrubber
+from understudy.credentials.scrub import Scrubber, forms_of
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 
@@ -74,7 +74,7 @@ class Scrub:
             placeholder = placeholders.get(connection.name)
             if secret is not None and placeholder is not None:
                 pairs.append((secret, placeholder))
-        return Scrubber(pairs)
+        return Scrubber(forms_of(tuple(pairs)))
 
 
 def _frame_as_stream(flow: http.HTTPFlow) -> None:
