@@ -46,6 +46,14 @@ StateDir = Annotated[
 Audit = Annotated[
     str | None, _option("--audit", "Where audit events go: - or a file.", show_default=False)
 ]
+ExecAudit = Annotated[
+    str | None,
+    _option(
+        "--audit",
+        "Where audit events go: - or a file.",
+        show_default="a new file in the state directory",
+    ),
+]
 AuditFailureOption = Annotated[
     AuditFailure,
     _option("--audit-failure", "When it cannot be written: refuse requests, or carry on."),

@@ -35,6 +35,7 @@ from understudy.stages.record import Recorder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from understudy.audit.sinks import Sink
     from understudy.engine.settings import Settings
     from understudy.policy.load import Loaded
 
@@ -47,16 +48,19 @@ START_ERRORS = (AuthorityError, AuditUnavailable, OSError)
 class Sidecar:
     """One proxy. ``async with Sidecar(settings) as sidecar:`` serves until the block ends.
 
-    Making it has no side effects; starting it may raise AuthorityError, AuditUnavailable,
-    PlaceholderError or OSError, each with a sentence for the operator.
+    ``sink`` stands in for the one that the settings name. Making it has no side effects; starting
+    it may raise AuthorityError, AuditUnavailable, PlaceholderError or OSError, each with a
+    sentence for the operator.
     """
 
-    def __init__(self, settings: Settings, *, fresh_placeholders: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, fresh_placeholders: bool = False, sink: Sink | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.sessions = Sessions()
         self.audit = AuditLog(
-            make_sink(settings.audit),
+            sink or make_sink(settings.audit),
             settings.audit_failure,
             self.metrics.audit_event,
             redact=lambda line: hide_placeholders(line, self.placeholders.current),
