@@ -80,14 +80,15 @@ class FileSource:
             descriptor = os.open(locator, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise SecretError(f"{what} cannot be read: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise SecretError(f"{what} is not a regular file")
-            try:
-                data = file.read(MAXIMUM_BYTES + 1)
-            except OSError as error:
-                raise SecretError(f"{what} cannot be read: {error.strerror}") from None
+            data = _read(descriptor)
+        except OSError as error:
+            raise SecretError(f"{what} cannot be read: {error.strerror}") from None
+        finally:
+            os.close(descriptor)
         if len(data) > MAXIMUM_BYTES:
             raise SecretError(f"{what} is larger than {MAXIMUM_BYTES} bytes")
         text = data.decode("latin-1")
@@ -113,6 +114,17 @@ def checked(value: str, what: str) -> str:
     if value != value.strip(" "):
         raise SecretError(f"{what} begins or ends with a space")
     return value
+
+
+def _read(descriptor: int) -> bytes:
+    """Read to the end, or one byte more than a secret may have."""
+    data = b""
+    while len(data) <= MAXIMUM_BYTES:
+        chunk = os.read(descriptor, MAXIMUM_BYTES + 1 - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return data
 
 
 def _version(status: os.stat_result) -> object:

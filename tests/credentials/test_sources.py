@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from understudy.credentials.sources import (
+    MAXIMUM_BYTES,
+    EnvironmentSource,
+    FileSource,
+    SecretError,
+    sources,
+)
+
+HIDDEN = "do-not-show-5ecret"
+
+
+def read(path: Path) -> str:
+    return asyncio.run(FileSource().fetch(str(path))).value
+
+
+def age(path: Path, seconds: float = 3600) -> None:
+    """Make a file old enough that its time stamp can be relied on."""
+    status = path.stat()
+    os.utime(path, (status.st_atime, status.st_mtime - seconds))
+
+
+def test_a_variable_is_read_as_it_is() -> None:
+    source = EnvironmentSource({"KEY": "value with inner space"})
+    assert asyncio.run(source.fetch("KEY")).value == "value with inner space"
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"KEY": ""}, {"KEY": f"{HIDDEN}\n"}, {"KEY": f" {HIDDEN}"}]
+)
+def test_a_variable_that_is_no_secret_is_refused(environ: dict[str, str]) -> None:
+    with pytest.raises(SecretError, match="KEY") as caught:
+        asyncio.run(EnvironmentSource(environ).fetch("KEY"))
+    assert HIDDEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [(b"s3cret", "s3cret"), (b"s3cret\n", "s3cret"), (b"s3cret\r\n", "s3cret")],
+)
+def test_one_trailing_newline_is_taken_off(tmp_path: Path, content: bytes, value: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    assert read(path) == value
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"\r\n",
+        HIDDEN.encode() + b"\n\n",
+        HIDDEN.encode() + b"\nX-Injected: 1",
+        HIDDEN.encode() + b"\rX",
+        HIDDEN.encode() + b"\x00",
+        HIDDEN.encode() + b"\x1b[0m",
+        HIDDEN.encode() + b"\x7f",
+        HIDDEN.encode() + b"\tx",
+        HIDDEN.encode() + b"\xff",
+        HIDDEN.encode() + "é".encode(),
+        b"\xef\xbb\xbf" + HIDDEN.encode(),
+        HIDDEN.encode() + b" \n",
+        HIDDEN.encode() * 5000,
+        b"x" * (MAXIMUM_BYTES + 1),
+    ],
+)
+def test_a_file_that_is_no_secret_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    with pytest.raises(SecretError, match="key") as caught:
+        read(path)
+    assert HIDDEN not in str(caught.value)
+    assert HIDDEN not in repr(caught.value.__context__)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "missing", Path("/dev/zero")):
+        with pytest.raises(SecretError, match="file"):
+            read(path)
+
+
+def test_a_fetched_secret_does_not_show_its_value(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(HIDDEN)
+    assert HIDDEN not in repr(asyncio.run(FileSource().fetch(str(path))))
+
+
+def test_a_files_version_changes_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("one")
+    age(path)
+    source = FileSource()
+    before = source.version(str(path))
+    assert before is not None
+    assert source.version(str(path)) == before
+    path.write_text("two!")
+    age(path)
+    assert source.version(str(path)) != before
+
+
+def test_a_swapped_symlink_is_a_new_version(tmp_path: Path) -> None:
+    # As kubelet does it: ..data points at a dated folder and is replaced in one rename.
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key").write_text(name)
+        os.utime(tmp_path / name / "key", (1, 1))
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "key").symlink_to("..data/key")
+    source = FileSource()
+    before = source.version(str(tmp_path / "key"))
+    (tmp_path / "..next").symlink_to("two")
+    (tmp_path / "..next").replace(tmp_path / "..data")
+    assert source.version(str(tmp_path / "key")) != before
+    assert read(tmp_path / "key") == "two"
+
+
+def test_a_file_just_written_has_no_version_to_rely_on(tmp_path: Path) -> None:
+    # Written twice within one tick of the clock, it would look unchanged.
+    path = tmp_path / "key"
+    path.write_text("one")
+    os.utime(path)
+    assert FileSource().version(str(path)) is None
+    assert FileSource().version(str(tmp_path / "missing")) is None
+
+
+def test_every_source_has_the_name_that_policies_write() -> None:
+    from understudy.policy.document import SECRET_SOURCES  # noqa: PLC0415 - only this test needs it
+
+    assert set(sources({})) == set(SECRET_SOURCES)
