@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped] # ships no types
 import pytest
 import typer
 import yaml
 
 from understudy.authority.environment import sandbox_environment
-from understudy.cli import options, run_command
+from understudy.cli import run_command
+from understudy.engine.settings import parse_address, parse_admin
 from understudy.policy.load import load
 from understudy.providers.preset import provider_presets
 
@@ -77,9 +78,8 @@ def assert_run_accepts(arguments: list[str]) -> dict[str, Any]:
     run = typer.main.get_command(run_command.app)
     with run.make_context("run", ["--policy=/etc/understudy/policy", *rest]) as context:
         parameters = dict(context.params)
-    for name in ("listen", "admin"):
-        parse = options.parse_address if name == "listen" else options.parse_admin
-        assert parse(parameters[name])
+    assert parse_address(parameters["listen"])
+    assert parse_admin(parameters["admin"])
     return parameters
 
 

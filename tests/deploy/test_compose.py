@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.deploy import manifests
 from tests.deploy.manifests import PUBLIC, ROOT
 

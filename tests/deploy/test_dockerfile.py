@@ -4,8 +4,9 @@ import fnmatch
 import re
 
 import pytest
-
+import typer
 from tests.deploy.manifests import PROXY_USER, ROOT
+
 from understudy.cli import run_command
 
 Instruction = tuple[str, str]
@@ -46,8 +47,7 @@ def test_final_stage_downloads_and_builds_nothing(stages: list[list[Instruction]
     assert "AS build" in build[0][1]
     for command in arguments_of(final, "RUN"):
         assert not re.search(r"\b(pip|uv|apt|curl)\b", command)
-    sources = [arguments for arguments in arguments_of(final, "COPY")]
-    assert sources == ["--from=build /opt/understudy /opt/understudy"]
+    assert arguments_of(final, "COPY") == ["--from=build /opt/understudy /opt/understudy"]
 
 
 def test_dependencies_come_from_the_lock_with_hashes(stages: list[list[Instruction]]) -> None:
@@ -78,8 +78,6 @@ def test_image_and_make_use_the_same_uv_and_python(stages: list[list[Instruction
 
 
 def test_images_settings_are_variables_that_run_reads(stages: list[list[Instruction]]) -> None:
-    import typer
-
     run = typer.main.get_command(run_command.app)
     known = {parameter.envvar for parameter in run.params if parameter.envvar}
     named = re.findall(r"\b(UNDERSTUDY_\w+)=", " ".join(arguments_of(stages[-1], "ENV")))

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from tests.deploy import manifests
 from tests.deploy.manifests import ROOT, Manifest
 
