@@ -98,6 +98,8 @@ FIELD_UPTIME_SECONDS = "uptime_seconds"
 ALLOW: Literal["allow"] = "allow"
 DENY: Literal["deny"] = "deny"
 REPORT_MODE = "report"
+UNUSED_TUNNEL = "the tunnel was not used"
+"""Detail of a connection that asked for a tunnel and then nothing; clients open some in advance."""
 
 
 def request_decided(exchange: Exchange) -> Event:

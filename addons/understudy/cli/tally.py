@@ -23,6 +23,7 @@ _REASONS = {str(reason): reason for reason in Reason}
 MAX_ROWS = 20
 MAX_REFUSALS = 5
 _MAX_KEPT = 1000
+_MAX_REQUEST_CHARACTERS = 160
 _REST = "(others)"
 _NO_RULE = "-"
 
@@ -67,7 +68,7 @@ class Tally:
 
     def _add_verdict(self, event: dict[str, Any]) -> None:
         http = event.get(events.FIELD_HTTP, {})
-        host = str(http.get(events.FIELD_HOST, "?"))
+        host = _plain(http.get(events.FIELD_HOST, "?"))
         reason = event[events.FIELD_REASON]
         if (
             reason == Reason.CLIENT_CLOSED
@@ -130,13 +131,16 @@ def print_tally(console: Console, tally: Tally) -> None:
         console.print("[dim]Nothing was requested through the proxy.[/]")
         return
     console.print(_table(tally))
+    if tally.refusals:
+        console.print()
     for refusal, count in list(tally.refusals.items())[:MAX_REFUSALS]:
         times = f" ({count} times)" if count > 1 else ""
-        console.print(
-            f"[yellow]{refusal.reason}[/] {escape(refusal.request)}{times}", soft_wrap=True
-        )
+        console.print(f"{escape(refusal.request)}{times}", soft_wrap=True)
         detail = f"{refusal.detail}. " if refusal.detail else ""
-        console.print(f"  [dim]{escape(detail + HINTS[refusal.reason])}[/]", soft_wrap=True)
+        console.print(
+            f"  [yellow]{refusal.reason}[/] [dim]{escape(detail + HINTS[refusal.reason])}[/]",
+            soft_wrap=True,
+        )
     more = len(tally.refusals) - MAX_REFUSALS
     if more > 0:
         console.print(f"[dim]and {more} more; the audit has them all[/]")
@@ -162,8 +166,13 @@ def _table(tally: Tally) -> Table:
 
 
 def _describe(http: dict[str, Any], host: str) -> str:
+    method = _plain(http.get(events.FIELD_METHOD, "connection to"))
     port = http.get(events.FIELD_PORT)
-    shown = host if port in (None, 443) else f"{host}:{port}"
-    return (
-        f"{http.get(events.FIELD_METHOD, 'connection to')} {shown}{http.get(events.FIELD_PATH, '')}"
-    )
+    place = host if port in (None, 443) else f"{host}:{port}"
+    text = f"{method} {place}{_plain(http.get(events.FIELD_PATH, ''))}"
+    return text if len(text) <= _MAX_REQUEST_CHARACTERS else f"{text[:_MAX_REQUEST_CHARACTERS]}…"
+
+
+def _plain(text: object) -> str:
+    """Make what an agent wrote safe to show: no control sequence may reach the terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in str(text))

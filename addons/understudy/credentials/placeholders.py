@@ -81,8 +81,9 @@ class PlaceholderBook:
     that returns has its placeholder back.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
         self._minted: dict[str, str] | None = None
         self.current = Placeholders({})
 
@@ -105,7 +106,7 @@ class PlaceholderBook:
                 minted[connection.name] = shape.mint()
             wanted[connection.name] = minted[connection.name]
         current = Placeholders(wanted)
-        if self._path is not None and minted != known:
+        if self._path is not None and not self._read_only and minted != known:
             _write(self._path, minted)
         self._minted = minted
         self.current = current
@@ -134,6 +135,13 @@ class PlaceholderBook:
 def load_or_mint(state_dir: Path, policy: Policy) -> Placeholders:
     """The placeholders of ``policy``, read from the state directory and minted where missing."""
     book = PlaceholderBook(state_dir / "placeholders.json")
+    book.adopt(policy)
+    return book.current
+
+
+def kept_placeholders(state_dir: Path, policy: Policy) -> Placeholders:
+    """The same without writing: what is missing is minted for this one answer."""
+    book = PlaceholderBook(state_dir / "placeholders.json", read_only=True)
     book.adopt(policy)
     return book.current
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from understudy.audit.events import new_request_id
+from understudy.audit.events import UNUSED_TUNNEL, new_request_id
 from understudy.policy.decide import decide_tunnel
 from understudy.policy.hosts import HostError, canonical_host, parse_authority
 from understudy.reasons import Reason
@@ -110,7 +110,7 @@ class Tunnel:
         """End the session; one that asked for a tunnel and then nothing leaves a line too."""
         session = self._sessions.end(client)
         if session is not None and session.tunnel is not None and session.requests == 0:
-            self._recorder.reject(session, Reason.CLIENT_CLOSED, "the tunnel was not used")
+            self._recorder.reject(session, Reason.CLIENT_CLOSED, UNUSED_TUNNEL)
         self._recorder.connections_open(len(self._sessions))
 
 
