@@ -8,9 +8,11 @@ that :func:`install` puts in their place. Each is pinned by a test against the l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import mitmproxy.proxy.layers.http as http_layers
+from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events
@@ -20,6 +22,7 @@ from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
     RequestEndOfMessage,
+    RequestHeaders,
     RequestProtocolError,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from understudy.policy.model import Limits, Policy
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
+    from understudy.wire.head import RequestHead
 
 MAX_DRAINED_BYTES = 1 << 28
 """After a refusal the rest of a body is read and dropped, so that the client reads the answer
@@ -140,17 +144,44 @@ class ClientSide(_http1.Http1Server):
         session.head = head
         if head is None:
             yield from self._reject(Reason.NOT_HTTP, None)
-        elif head.refusal is not None:
-            # Refused whatever the policy says, and perhaps unreadable for the parser: answered
-            # here, with the same verdict line that a stage's refusal gets.
-            exchange = Exchange(session, self._policy(), head)
-            exchange.refuse(head.refusal)
-            session.requests += 1
-            self._recorder.decide(exchange)
-            exchange.finished = True
-            yield from self._answer_and_drain(denial_of(exchange))
-        else:
-            yield from super().read_headers(event)
+            return
+        if head.refusal is None:
+            # mitmproxy's own read_headers answers what it cannot read with a page of its own.
+            try:
+                self.request = http1.read_request_head(head_bytes[: -len(_HEAD_END)].split(b"\r\n"))
+                body_size = http1.expected_http_body_size(self.request)
+            except ValueError:
+                head = replace(head, refusal=Reason.BAD_TARGET)
+            else:
+                yield from self._pass_on(len(head_bytes), body_size, event)
+                return
+        yield from self._answer_and_drain(self._refuse_head(session, head))
+
+    def _pass_on(
+        self, head_size: int, body_size: int | None, event: events.ConnectionEvent
+    ) -> CommandGenerator[None]:
+        assert isinstance(self.request, http.Request)
+        rest = bytes(self.buf)[head_size:]
+        self.buf = _http1.ReceiveBuffer()
+        self.buf += rest
+        yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0))
+        self.body_reader = _http1.make_body_reader(body_size)
+        self.state = self.read_body
+        yield from self.state(event)
+
+    def _refuse_head(self, session: Session, head: RequestHead) -> Denial:
+        """Record a head that is refused whatever the policy says; mitmproxy never reads it."""
+        assert head.refusal is not None
+        if head.form == "authority" and session.tunnel is None:
+            denial = Denial(head.refusal, new_request_id(), method="CONNECT")
+            self._recorder.deny_tunnel(session, denial)
+            return denial
+        exchange = Exchange(session, self._policy(), head)
+        exchange.refuse(head.refusal)
+        session.requests += 1
+        self._recorder.decide(exchange)
+        exchange.finished = True
+        return denial_of(exchange)
 
     def _reject(self, reason: Reason, detail: str | None) -> CommandGenerator[None]:
         """Refuse bytes that never became a request; answer where the reason has a status."""
@@ -254,11 +285,24 @@ class UpstreamSide(_http1.Http1Client):
         yield from super()._handle_event(event)
 
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
-        """Write a request; from its end on, the response's head is waited for in bounds."""
+        """Write a request; from its end on, the response's head is waited for in bounds.
+
+        A refusal found in the body ends the connection instead: the client may have sent all of
+        it before the upstream was connected, so the reading side cannot stop what is on its way.
+        """
+        if isinstance(event, RequestData | RequestEndOfMessage) and self._was_refused():
+            if self.conn.state is not ConnectionState.CLOSED:
+                yield from self._fail("refused")
+            return
         yield from super().send(event)
         policy = self._policy()
         if isinstance(event, RequestEndOfMessage) and policy is not None:
             yield from self._first_byte_deadline.start(policy.limits.first_byte_timeout_seconds)
+
+    def _was_refused(self) -> bool:
+        session = self._sessions.find(self.context.client)
+        exchange = session.exchange if session else None
+        return exchange is not None and exchange.refusal is not None
 
     def _time_out(self) -> CommandGenerator[None]:
         session = self._sessions.find(self.context.client)

@@ -39,6 +39,7 @@ class Identity:
         target = identify(head, session.tunnel, tls=session.tls_started)
         if isinstance(target, Target):
             exchange.target = target
+            flow.request.data.host, flow.request.data.port = target.host, target.port
             fields = flow.request.headers.fields
             if session.tunnel is None and not caller_is_known(fields, self._caller_token):
                 exchange.refuse(Reason.PROXY_AUTH_REQUIRED)

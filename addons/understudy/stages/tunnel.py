@@ -54,6 +54,10 @@ class Tunnel:
         session = self._sessions.of(flow.client_conn)
         reason, rule = self._judge_connect(session, flow)
         if reason is Reason.ALLOWED:
+            assert session.tunnel is not None
+            # The canonical form, which plans are made for; the client may have written another.
+            flow.request.data.host = session.tunnel.host
+            flow.request.data.port = session.tunnel.port
             return
         assert session.head is not None
         tunnel = session.tunnel

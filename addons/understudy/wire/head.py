@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
 
 MAX_HEADER_COUNT = 256
@@ -24,10 +25,13 @@ _METHOD = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _HEADER_LINE = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*"
 )
+_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
 _CONTENT_LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 _CONNECTION_OPTIONS = frozenset(
     {b"close", b"keep-alive", b"te", b"trailers", b"upgrade", b"http2-settings"}
 )
+
+_HTTP_PORT = 80
 
 TargetForm = Literal["origin", "absolute", "authority", "asterisk"]
 
@@ -76,7 +80,7 @@ def parse_head(raw: bytes) -> RequestHead | None:
     method, target, _ = match.groups()
     form, authority, path = _read_target(method, target)
     headers: dict[bytes, list[bytes]] = {}
-    refusal = _check_line(method, form, path)
+    refusal = _check_line(method, form, authority, path)
     if len(lines) - 1 > MAX_HEADER_COUNT:
         refusal = refusal or Reason.HEADER_TOO_LARGE
     else:
@@ -127,11 +131,18 @@ def _read_target(method: bytes, target: bytes) -> tuple[TargetForm, bytes, bytes
     return "origin", b"", target
 
 
-def _check_line(method: bytes, form: TargetForm, path: bytes) -> Reason | None:
+def _check_line(method: bytes, form: TargetForm, authority: bytes, path: bytes) -> Reason | None:
     if method == b"TRACE" or not _METHOD.fullmatch(method):
         return Reason.BAD_METHOD
-    if form == "asterisk" or (form in ("origin", "absolute") and not path.startswith(b"/")):
+    if form in ("absolute", "authority"):
+        try:
+            parse_authority(authority, None if form == "authority" else _HTTP_PORT)
+        except HostError:
+            return Reason.BAD_TARGET
+    if form == "asterisk" or (form != "authority" and not path.startswith(b"/")):
         return Reason.BAD_TARGET
+    if form != "authority" and (not _VISIBLE_ASCII.fullmatch(path) or b"#" in path):
+        return Reason.PATH_NOT_CANONICAL
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
 from typing import TYPE_CHECKING
 
 from understudy.policy.hosts import Authority, HostError, parse_authority
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from understudy.wire.head import RequestHead
 
-_VISIBLE_ASCII = re.compile(rb"[\x21-\x7e]+")
 _HTTPS_PORT = 443
 _HTTP_PORT = 80
 
@@ -47,8 +45,6 @@ def identify(head: RequestHead, tunnel: Authority | None, *, tls: bool) -> Targe
     here = _inside_tunnel(head, tunnel, tls=tls) if tunnel else _straight_to_proxy(head)
     if isinstance(here, Reason):
         return here
-    if not _VISIBLE_ASCII.fullmatch(head.path) or b"#" in head.path:
-        return Reason.PATH_NOT_CANONICAL
     path = head.path.partition(b"?")[0].decode("ascii")
     return Target(head.method, "https" if tls else "http", here.host, here.port, path)
 
