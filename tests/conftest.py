@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import trustme
-
 from tests.support.proxy import Proxy
+from tests.support.scene import Scene
 from tests.support.upstream import Upstream
+from tests.support.world import SECRETS, World
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +79,20 @@ def complete_policy(
     if not upstream["connect_to"]:
         del upstream["connect_to"]
     return {"version": 1} | policy | {"upstream": upstream}
+
+
+@pytest.fixture(scope="session")
+def world(
+    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """One proxy with the upstreams of most attacks, shared: tests must not change it."""
+    with World(upstream_ca, upstream_ca_file, tmp_path_factory.mktemp("world")) as shared:
+        yield shared
+
+
+@pytest.fixture
+def scene(world: World) -> Iterator[Scene]:
+    """The shared proxy and upstreams, watched from now on."""
+    scene = Scene(world.proxy, world.upstreams, SECRETS)
+    yield scene
+    scene.leave()

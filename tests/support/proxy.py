@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-
 from tests.support.client import Answer, Wire
 
 START_SECONDS = 30
@@ -162,10 +161,17 @@ class Proxy:
 
     # -- looking at it
 
+    def placeholders(self) -> dict[str, str]:
+        """Every placeholder that was minted, by connection."""
+        file = self.state / "placeholders.json"
+        stored: dict[str, str] = (
+            json.loads(file.read_text())["placeholders"] if file.exists() else {}
+        )
+        return stored
+
     def placeholder(self, connection: str) -> str:
         """The placeholder that stands for a connection's secret."""
-        stored = json.loads((self.state / "placeholders.json").read_text())
-        return str(_find(stored, connection))
+        return self.placeholders()[connection]
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The audit's lines so far; every one must be whole, valid, ASCII JSON."""
@@ -217,13 +223,3 @@ class Proxy:
         pages = b"".join(self.admin(page)[1] for page in ("/metrics", "/status", "/readyz"))
         files = (self.audit_file, self.log_file, self.out_file)
         return pages + b"".join(file.read_bytes() for file in files if file.exists())
-
-
-def _find(stored: Any, connection: str) -> Any:
-    if isinstance(stored, dict):
-        if connection in stored:
-            return stored[connection]
-        for value in stored.values():
-            if (found := _find(value, connection)) is not None:
-                return found
-    return None

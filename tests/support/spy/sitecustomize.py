@@ -34,7 +34,7 @@ if _names is not None:
     _NUMERIC = re.compile(r"(?=.*[0-9])[0-9a-fA-FxX.:%]+")
     _look_up = socket.getaddrinfo
 
-    def _getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002 - its name
+    def _getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002, PLR0917 - the signature of the system's
         text = host.decode() if isinstance(host, bytes) else host
         turns = _answers.get(text)
         if turns is None:
@@ -58,6 +58,7 @@ if _fault_file:
     import importlib.abc
     import importlib.machinery
     import inspect
+    import pathlib
 
     def _raise():
         raise RuntimeError("sabotage: sk-real-secret-in-an-exception-text")
@@ -69,8 +70,7 @@ if _fault_file:
     def _sabotage(owner, name, hook):
         @functools.wraps(hook)
         def sabotaged(self, *arguments):
-            with open(_fault_file, encoding="ascii") as file:
-                fault = file.read().strip()
+            fault = pathlib.Path(_fault_file).read_text(encoding="ascii")
             if fault == f"{owner}.{name}":
                 _raise()
             result = hook(self, *arguments)
