@@ -211,6 +211,7 @@ def _count_sent(exchange: Exchange) -> BodyFilter:
         if scanner is not None and scanner.feed(data):
             # The engine ends the request here; what went up before is a body without its end.
             exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
+        if exchange.refusal is not None:
             return []
         exchange.bytes_sent += len(data)
         # An empty chunk would be written as the end of a chunked body.
