@@ -382,5 +382,5 @@ def test_notes_say_what_is_not_prevented(helm: Helm, values: Path) -> None:
     if values is SIDECAR:
         assert "a program that ignores HTTPS_PROXY dials on its own" in notes
     else:
-        assert "HTTPS_PROXY=http://$(SANDBOX_UNDERSTUDY_SERVICE_HOST):9080" in notes
+        assert "get service sandbox-understudy -o jsonpath='{.spec.clusterIP}'" in notes
         assert "must time out" in notes
