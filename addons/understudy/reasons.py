@@ -203,3 +203,14 @@ class Reason(StrEnum):
     CLIENT_CLOSED = "client_closed", None, "The client closed the connection."
     TIMEOUT = "timeout", None, "The client was idle for too long."
     TOO_MANY_CONNECTIONS = "too_many_connections", None, "Too many connections are open.", True
+
+
+CREDENTIAL_REASONS = frozenset(
+    {
+        Reason.PLACEHOLDER_WRONG_HOST,
+        Reason.PLACEHOLDER_MISPLACED,
+        Reason.FOREIGN_CREDENTIAL,
+        Reason.AMBIGUOUS_CREDENTIAL,
+    }
+)
+"""Refusals about the credential that a client presented: worth an alert."""

@@ -38,13 +38,19 @@ def remove_socket(path: Path, listener_inode: int | None) -> None:
         pass
 
 
+def _reason(error: OSError) -> str:
+    # The library adds the address in its own words; name look-ups have negative numbers.
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else "no such address"
+
+
 def _bind_tcp(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ListenError(
-            f"{host}:{port}: cannot listen for admin requests ({error.strerror}). "
+            f"{host}:{port}: cannot listen for admin requests ({_reason(error)}). "
             "Give another --admin address; port 0 takes any free one."
         ) from error
 

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from understudy.admin.series import Series
 from understudy.audit.log import RESULTS
 from understudy.audit.sinks import SINKS
-from understudy.reasons import Reason
+from understudy.reasons import CREDENTIAL_REASONS, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 NONE = "none"
 """The label of what the policy does not name."""
 
-CREDENTIAL_REASONS = frozenset(
-    {
-        Reason.PLACEHOLDER_WRONG_HOST,
-        Reason.PLACEHOLDER_MISPLACED,
-        Reason.FOREIGN_CREDENTIAL,
-        Reason.AMBIGUOUS_CREDENTIAL,
-    }
-)
 CODE_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", NONE)
 SENT, RECEIVED = ("sent",), ("received",)
 SECRET_RESULTS = ("refreshed", "failed")

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from understudy.reasons import CREDENTIAL_REASONS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -110,7 +112,9 @@ def request_decided(exchange: Exchange) -> Event:
     event[FIELD_VERDICT] = ALLOW if refusal is None else DENY
     event[FIELD_REASON] = refusal or (verdict.reason if verdict else None)
     event[FIELD_RULE] = verdict.rule if verdict else None
-    if verdict is not None and verdict.connection is not None:
+    if event[FIELD_REASON] in CREDENTIAL_REASONS:
+        event[FIELD_CONNECTION] = exchange.concerned_connection
+    elif verdict is not None and verdict.connection is not None:
         event[FIELD_CONNECTION] = verdict.connection.name
     if policy is not None:
         event[FIELD_POLICY_DIGEST] = policy.digest

@@ -70,12 +70,12 @@ class StdoutSink:
         """See whether anybody reads; raises AuditUnavailable."""
         try:
             os.fstat(self._descriptor)
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLOUT)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         except OSError as error:
             raise _unavailable("standard output", error) from error
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise _unavailable("standard output", OSError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     def write(self, line: bytes) -> None:
         """Write one line; raises AuditUnavailable."""
@@ -141,12 +141,9 @@ class FileSink:
         if self._descriptor is None:
             self.start()
         assert self._descriptor is not None
-        try:
-            room = os.fstatvfs(self._descriptor).f_bavail
-            if stat.S_ISREG(os.fstat(self._descriptor).st_mode) and not room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise _unavailable(str(self._path), error) from error
+        regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        if regular and os.fstatvfs(self._descriptor).f_bavail == 0:
+            raise _unavailable(str(self._path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def reopen(self) -> None:
         """Look at the path before the next line."""

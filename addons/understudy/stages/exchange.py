@@ -94,6 +94,15 @@ class Exchange:
             self.detail = detail
 
     @property
+    def concerned_connection(self) -> str | None:
+        """The connection that a refused credential is about: shown, or else bound to the host."""
+        names = {connection.name for connection in self.bound}
+        if self.presented is not None:
+            shown = {sighting.connection for sighting in self.presented.sightings}
+            names = (shown | self.presented.strays) or names
+        return next(iter(names)) if len(names) == 1 else None
+
+    @property
     def destination(self) -> tuple[str, str, int] | None:
         """(scheme, host, port) that the request may be sent to, gateway included."""
         if self.routed is not None:

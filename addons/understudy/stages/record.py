@@ -85,8 +85,7 @@ class Recorder:
         rule = verdict.rule if verdict else None
         if refusal is not None:
             self._metrics.request_decided("deny", refusal, rule)
-            if exchange.presented is not None and exchange.presented.connection is not None:
-                self._metrics.credential_violation(exchange.presented.connection, refusal)
+            self._metrics.credential_violation(exchange.concerned_connection, refusal)
             return
         exchange.forwarded = True
         reason = verdict.reason if verdict else Reason.ALLOWED
