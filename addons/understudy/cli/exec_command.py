@@ -96,7 +96,7 @@ async def _serve_and_run(settings: Settings, command: Sequence[str], *, quiet: b
     try:
         await sidecar.__aenter__()
     except START_ERRORS as error:
-        raise UsageProblem(f"the proxy cannot start: {error}") from None
+        raise options.start_problem(error) from None
     try:
         policy = sidecar.policies.current
         if policy is None:

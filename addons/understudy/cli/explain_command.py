@@ -166,7 +166,7 @@ def _gateway(found: Explanation, policy: Policy) -> str | None:
     connection = policy.connections.get(found.connection or "")
     if policy.gateway is None or connection is None or not connection.via_gateway:
         return None
-    return policy.gateway.preset.name
+    return policy.gateway.preset.kind
 
 
 def _considered(found: Explanation) -> Table:

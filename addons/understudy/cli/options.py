@@ -153,6 +153,8 @@ def make_settings(
 ) -> Settings:
     """Check what was given and make Settings of it; UsageProblem says what is wrong."""
     check_pair(ca_cert, ca_key)
+    if ready_file is not None and is_missing(ready_file.absolute().parent):
+        raise UsageProblem(f"--ready-file: there is no folder {ready_file.absolute().parent}")
     try:
         return Settings(
             policy=policy,
@@ -171,6 +173,13 @@ def make_settings(
         )
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+
+
+def start_problem(error: Exception) -> UsageProblem:
+    """What a proxy that cannot start tells the operator."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return UsageProblem(f"the proxy cannot start: {error.filename}: {error.strerror}")
+    return UsageProblem(f"the proxy cannot start: {error}")
 
 
 def _read_token(path: Path | None, flag: str) -> str | None:

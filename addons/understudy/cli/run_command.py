@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from understudy.cli import options
-from understudy.cli.console import UsageProblem, make_app, print_policy_problem, stderr
+from understudy.cli.console import make_app, print_policy_problem, stderr
 
 if TYPE_CHECKING:
     from understudy.engine.settings import Settings
@@ -73,7 +73,7 @@ async def _serve(settings: Settings) -> None:
     try:
         await sidecar.__aenter__()
     except START_ERRORS as error:
-        raise UsageProblem(f"the proxy cannot start: {error}") from None
+        raise options.start_problem(error) from None
     try:
         _greet(sidecar)
         await stop.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from mitmproxy import master
@@ -15,6 +16,7 @@ from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.layers import NextLayer
 from understudy.engine.options import fix_options
 from understudy.engine.refusal import ImmediateRefusal
+from understudy.engine.settings import format_address
 from understudy.engine.tls import Tls
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Master(master.Master):
     ) -> None:
         super().__init__(Options())
         self.addons = FailClosedAddonManager(self, sessions, recorder, metrics)
+        self._listen = listen
         self._proxyserver = Proxyserver()
         self.addons.add(
             self._proxyserver,
@@ -65,7 +68,14 @@ class Master(master.Master):
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         if not await self._proxyserver.setup_servers():
             failure = next((s.last_exception for s in self._proxyserver.servers), None)
-            raise OSError(str(failure) if failure else "the proxy could not listen")
+            address = format_address(self._listen)
+            number = getattr(failure, "errno", None) or 0
+            # Errors of name look-ups have negative numbers.
+            why = os.strerror(number) if number > 0 else "no such address"
+            raise OSError(
+                f"{address}: cannot listen for agents ({why}). "
+                "Give another --listen address; port 0 takes any free one."
+            )
         await self.running()
         host, port, *_ = self._proxyserver.listen_addrs()[0]
         return host, port
