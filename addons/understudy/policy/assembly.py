@@ -154,12 +154,15 @@ class Assembly:
         self, connections: dict[str, Connection], gateway: Gateway | None, deny: list[Rule]
     ) -> list[Rule]:
         rules: list[Rule] = []
+        hidden = any(draft.hides_connections for draft in self.drafts)
         broken = {name for draft in self.drafts for name in draft.broken_connections}
         for draft in self.drafts:
             entries = (draft.document.allow if draft.document else None) or ()
             for position, document in zip(draft.allow_positions, entries, strict=True):
                 path: NodePath = ("allow", position)
                 complain = self._complainer(draft, path)
+                if hidden and document.connection:
+                    broken.add(document.connection)
                 found = build_allow(document, connections, broken, complain)
                 if not self._names(document, draft, path) or not found:
                     continue

@@ -32,7 +32,11 @@ def decide(policy: Policy, target: Target, presented: str | None = None) -> Verd
         return _deny(policy, Reason.HOST_NOT_ALLOWED, target)
     at_port = [rule for rule in rules.allow if has_port(rule, target.port)]
     if not at_port:
-        return _deny(policy, Reason.PORT_NOT_ALLOWED, target)
+        # http://host/ where https://host/ is allowed: what is missing is TLS, not another port.
+        only_plain = (target.scheme, target.port) == ("http", 80)
+        lacks_tls = only_plain and any(has_port(rule, 443) for rule in rules.allow)
+        reason = Reason.TLS_REQUIRED if lacks_tls else Reason.PORT_NOT_ALLOWED
+        return _deny(policy, reason, target)
     candidates = [rule for rule in at_port if target.scheme in rule.schemes]
     if not candidates:
         wrong_port = target.scheme == "https"

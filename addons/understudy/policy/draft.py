@@ -44,6 +44,8 @@ class Draft:
     deny_positions: list[int] = field(default_factory=list)
     broken_connections: set[str] = field(default_factory=set)
     """Names of connections that were left out: rules that use them are not to blame."""
+    hides_connections: bool = False
+    """Whether there may be connections whose very names could not be read."""
 
     def gives(self, section: str) -> bool:
         """Whether the file has the top-level field, good or not."""
@@ -53,10 +55,12 @@ class Draft:
 def read_draft(tree: Tree) -> Draft:
     """Validate a tree against the schema; problems are added to ``tree.problems``."""
     draft = Draft(tree)
+    if not tree.is_whole:
+        draft.hides_connections = True
+        return draft
     if not isinstance(tree.value, dict):
-        if not tree.problems:
-            found = "nothing" if tree.value is None else shape_of(tree.value)
-            tree.report((), f"found {found}; expected a policy that begins with version: 1")
+        found = shape_of(tree.value)
+        tree.report((), f"found {found}; expected a policy that begins with version: 1")
         return draft
     data = dict(tree.value)
     bad: set[NodePath] = set()
@@ -68,7 +72,10 @@ def read_draft(tree: Tree) -> Draft:
             depth = 2 if error["loc"][0] in _ENTRY_SECTIONS else 1
             bad.add(error["loc"][:depth])
         draft.document = PolicyDocument.model_validate(_without(data, bad))
-    draft.broken_connections = {str(path[1]) for path in bad if path[0] == "connections"}
+    draft.hides_connections = ("connections",) in bad
+    draft.broken_connections = {
+        str(path[1]) for path in bad if path[:1] == ("connections",) != path
+    }
     draft.allow_positions = _positions(data, "allow", bad)
     draft.deny_positions = _positions(data, "deny", bad)
     return draft

@@ -44,6 +44,8 @@ class Tree:
     raw: dict[NodePath, str] = field(default_factory=dict)
     """How a scalar that YAML does not read as text was written, and what it was taken for."""
     problems: list[Problem] = field(default_factory=list)
+    is_whole: bool = False
+    """Whether the text was read to its end."""
 
     def line(self, path: NodePath) -> int | None:
         """Return the line of a node, or of the nearest node around it."""
@@ -79,6 +81,7 @@ def read_tree(data: bytes, file: str) -> Tree:
         return tree
     try:
         _Builder(tree).build(text)
+        tree.is_whole = True
     except _StopError as stop:
         tree.problems.append(Problem(file, stop.line, write_path(stop.path), stop.message))
     except yaml.MarkedYAMLError as error:
