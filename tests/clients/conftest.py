@@ -46,7 +46,11 @@ def secret() -> str:
     return f"real-{secrets.token_hex(20)}"
 
 
-@pytest.fixture(params=["run", "exec"])
+# For the programs that `understudy exec` promises to carry.
+IN_BOTH = pytest.mark.parametrize("enter_sandbox", ["run", "exec"], indirect=True)
+
+
+@pytest.fixture
 def enter_sandbox(
     request: pytest.FixtureRequest,
     start_proxy: Callable[..., Proxy],
@@ -55,17 +59,26 @@ def enter_sandbox(
 ) -> Callable[..., Sandbox]:
     """Make a sandbox: ``enter_sandbox(policy, [upstream], {"API_KEY": secret})``.
 
-    Every test runs twice: beside a sidecar, and with each program under `understudy exec`.
+    It is beside a sidecar that wants to know its callers, so that every client shows that it can
+    say who it is. With ``@IN_BOTH`` the test also runs with each program under `understudy exec`.
     """
 
     def enter(
         policy: dict[str, Any], upstreams: list[Upstream], real: Mapping[str, str]
     ) -> Sandbox:
         home = tmp_path / "home"
-        if request.param == "run":
-            proxy = start_proxy(policy, upstreams=upstreams, environ=dict(real))
-            return beside_sidecar(proxy, home, real)
-        complete = complete_policy(policy, upstreams, upstream_ca_file)
-        return inside_exec(Proxy(complete, tmp_path / "exec"), home, real)
+        if getattr(request, "param", "run") == "exec":
+            complete = complete_policy(policy, upstreams, upstream_ca_file)
+            return inside_exec(Proxy(complete, tmp_path / "exec"), home, real)
+        token = tmp_path / "token"
+        token.touch(0o600)
+        token.write_text(secrets.token_hex(16))
+        proxy = start_proxy(
+            policy,
+            upstreams=upstreams,
+            environ=dict(real),
+            arguments=["--proxy-token-file", str(token)],
+        )
+        return beside_sidecar(proxy, home, real, token.read_text())
 
     return enter

@@ -128,17 +128,21 @@ class Sandbox:
             time.sleep(0.01)
 
     def denials(self) -> list[str]:
-        """The reasons of everything that was refused, in order."""
-        return [line["reason"] for line in self.audit.verdicts() if line.get("verdict") != "allow"]
+        """The reasons of everything that was refused, in order.
+
+        Not the 407 that git and others ask for before they say who they are.
+        """
+        reasons = [v["reason"] for v in self.audit.verdicts() if v.get("verdict") != "allow"]
+        return [reason for reason in reasons if reason != "proxy_auth_required"]
 
 
-def beside_sidecar(proxy: Proxy, home: Path, secrets: Mapping[str, str]) -> Sandbox:
-    """A sandbox with what `understudy env` prints for a running sidecar."""
+def beside_sidecar(proxy: Proxy, home: Path, secrets: Mapping[str, str], token: str) -> Sandbox:
+    """A sandbox with what `understudy env` prints for a running sidecar that knows ``token``."""
     base = _base(home)
     printed = subprocess.run(
         [
             *(UNDERSTUDY, "env", "--policy", proxy.policy_file, "--state-dir", proxy.state),
-            *("--proxy-url", proxy.url, "--format", "json"),
+            *("--proxy-url", proxy.url.replace("//", f"//agent:{token}@"), "--format", "json"),
         ],
         env=base,
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.clients.conftest import IN_BOTH
 from tests.clients.git_server import basic, make_repository, serve_git
 from tests.clients.sandbox import Exchange, Sandbox
 
@@ -79,6 +80,7 @@ def check(upstream: Upstream, secret: str, *placeholders: str) -> None:
         assert basic(USER, placeholder).encode() not in upstream.received
 
 
+@IN_BOTH
 def test_git_pushes_and_clones_with_a_credential_helper(
     git: str, sandbox: Sandbox, upstream: Upstream, secret: str
 ) -> None:

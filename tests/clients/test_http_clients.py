@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.clients.conftest import require
+from tests.clients.conftest import IN_BOTH, require
 from tests.clients.sandbox import Exchange, Sandbox
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ exec curl --silent --show-error --fail -H "X-Search-Key: $SEARCH_KEY" --data-raw
 """
 
 
+@IN_BOTH
 def test_curl_works_unchanged(
     program: Callable[[str], str], sandbox: Sandbox, upstream: Upstream, secret: str
 ) -> None:
@@ -105,6 +106,7 @@ def test_wget_works_with_its_own_ca_option(
     check(sandbox, upstream, secret, ran.environ["SEARCH_KEY"])
 
 
+@IN_BOTH
 def test_node_https_works_through_a_tunnel_agent(
     program: Callable[[str], str], sandbox: Sandbox, upstream: Upstream, secret: str
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.clients.conftest import IN_BOTH
 from tests.clients.model_apis import ModelApi, anthropic_api, gemini_api, openai_api
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def policy(sdk: Sdk, **rule: Any) -> dict[str, Any]:
     }
 
 
+@IN_BOTH
 @pytest.mark.parametrize("sdk", [OPENAI, ANTHROPIC, GEMINI], ids=lambda sdk: sdk.provider)
 def test_sdk_works_unchanged(
     sdk: Sdk,
@@ -107,7 +109,6 @@ def test_sdk_works_unchanged(
     assert sandbox.denials() == []
 
 
-@pytest.mark.parametrize("enter_sandbox", ["run"], indirect=True)
 @pytest.mark.parametrize("sdk", [OPENAI, ANTHROPIC, GEMINI], ids=lambda sdk: sdk.provider)
 def test_sdk_prints_the_denial_and_does_not_retry(
     sdk: Sdk,

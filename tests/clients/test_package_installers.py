@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.clients.conftest import require
+from tests.clients.conftest import IN_BOTH, require
 from tests.clients.git_server import basic
 from tests.clients.packages import TARBALL, WHEEL, serve_npm_registry, serve_python_index
 from tests.clients.sandbox import Exchange, Sandbox
@@ -63,6 +63,7 @@ def check_index(sandbox: Sandbox, index: Upstream, secret: str, placeholder: str
     assert sandbox.denials() == []
 
 
+@IN_BOTH
 def test_pip_installs_unchanged(python_sandbox: Sandbox, index: Upstream, secret: str) -> None:
     pip = f'"{sys.executable}" -m pip install --disable-pip-version-check --target site acme-tool'
     ran = python_sandbox.run("sh", "-c", f'PIP_INDEX_URL="{INDEX_URL}" exec {pip}')
@@ -77,6 +78,7 @@ def test_uv_installs_unchanged(python_sandbox: Sandbox, index: Upstream, secret:
     check_index(python_sandbox, index, secret, ran.environ["INDEX_TOKEN"])
 
 
+@IN_BOTH
 def test_npm_installs_a_scoped_package_unchanged(
     program: Callable[[str], str],
     start_upstream: Callable[..., Upstream],
