@@ -14,8 +14,8 @@ from understudy.credentials.placeholders import (
     PlaceholderBook,
     PlaceholderError,
     Placeholders,
+    kept_placeholders,
     load_or_mint,
-    mint_all,
 )
 from understudy.credentials.shapes import PlaceholderShape, github_checksum
 from understudy.policy.model import Connection, Limits, Policy, Upstream
@@ -63,7 +63,19 @@ def test_a_connection_with_another_provider_has_another_placeholder(tmp_path: Pa
 
 
 def test_a_run_of_its_own_shares_no_placeholder() -> None:
-    assert mint_all(policy(OPENAI))["team"] != mint_all(policy(OPENAI))["team"]
+    first, second = PlaceholderBook(None), PlaceholderBook(None)
+    first.adopt(policy(OPENAI))
+    second.adopt(policy(OPENAI))
+    assert first.current["team"] != second.current["team"]
+
+
+def test_a_read_only_book_leaves_the_file_alone(tmp_path: Path) -> None:
+    kept = load_or_mint(tmp_path, policy(OPENAI))
+    before = (tmp_path / "placeholders.json").read_bytes()
+    seen = kept_placeholders(tmp_path, policy(OPENAI, GITHUB))
+    assert seen["team"] == kept["team"]
+    assert seen["bot"].startswith("ghp_")
+    assert (tmp_path / "placeholders.json").read_bytes() == before
 
 
 def test_fixed_placeholders_are_taken_and_not_kept(tmp_path: Path) -> None:

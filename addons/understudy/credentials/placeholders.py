@@ -146,13 +146,6 @@ def kept_placeholders(state_dir: Path, policy: Policy) -> Placeholders:
     return book.current
 
 
-def mint_all(policy: Policy) -> Placeholders:
-    """Fresh placeholders for one run, kept nowhere."""
-    book = PlaceholderBook(None)
-    book.adopt(policy)
-    return book.current
-
-
 def shape_of(connection: Connection) -> PlaceholderShape:
     """What the connection's placeholder looks like: as its provider's keys do."""
     preset = provider_presets().get(connection.provider) if connection.provider else None

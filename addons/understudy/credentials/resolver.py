@@ -99,10 +99,6 @@ class Resolver:
         cached = self._cached.get(connection.secret) if connection.secret else None
         return cached.secret if cached else None
 
-    def known_values(self) -> tuple[Secret, ...]:
-        """Every secret that is cached."""
-        return tuple(cached.secret for cached in self._cached.values())
-
     def status(self) -> Mapping[str, SecretStatus]:
         """The state of every connection's secret that was ever asked for, by connection."""
         now = self._clock()
