@@ -254,7 +254,8 @@ def _readings(head: Head) -> bytes:
     """Everything that stands in ``head``, as sent and as servers decode it."""
     text = b"\n".join((head.target, *(part for field in head.headers for part in field)))
     readings = [text]
-    readings.extend(_lenient_base64(match[1]) for match in _BASIC.finditer(text))
+    if b"basic" in text.lower():
+        readings.extend(_lenient_base64(match[1]) for match in _BASIC.finditer(text))
     decoded = text
     for _ in range(_PERCENT_DECODINGS):
         if b"%" not in decoded:

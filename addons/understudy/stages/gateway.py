@@ -84,7 +84,5 @@ def _rewrite(request: http.Request, routed: Routed) -> None:
         ]
     )
     request.headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
-    for dropped in routed.headers_to_drop:
-        request.headers.pop(dropped, None)
     for name, value in routed.headers_to_set:
         request.headers[name] = value
