@@ -104,7 +104,7 @@ async def _serve_and_run(settings: Settings, command: Sequence[str], *, quiet: b
                 f"{settings.policy} cannot be used", problems=sidecar.policies.problems
             )
         await _warn_of_missing_secrets(sidecar, policy)
-        code = await run_child(command, _environment(sidecar, policy))
+        code = await run_child(command, sandbox_of(sidecar, policy))
         await sidecar.drain()
     except ChildError as error:
         stderr.print(f"[bold red]understudy:[/] {escape(str(error))}", soft_wrap=True)
@@ -135,7 +135,8 @@ async def _warn_of_missing_secrets(sidecar: Sidecar, policy: Policy) -> None:
             )
 
 
-def _environment(sidecar: Sidecar, policy: Policy) -> dict[str, str]:
+def sandbox_of(sidecar: Sidecar, policy: Policy) -> dict[str, str]:
+    """The inherited environment, less what a sandbox must not see, plus what it needs."""
     from understudy.authority.environment import names_to_remove, sandbox_environment
     from understudy.providers.preset import provider_presets
 
