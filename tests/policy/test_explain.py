@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from understudy.credentials.placeholders import mint_all
+from understudy.credentials.placeholders import PlaceholderBook
 from understudy.policy.decide import decide
 from understudy.policy.explain import explain
 from understudy.reasons import Reason
@@ -23,11 +23,17 @@ deny:
 GATEWAY = "gateway: {url: 'https://litellm.example', kind: litellm}\n"
 
 
+def mint(policy):
+    book = PlaceholderBook(None)
+    book.adopt(policy)
+    return book.current
+
+
 @pytest.fixture
 def ask(load_text):
     def ask_it(method, url, headers=(), text=POLICY):
         policy = load_text(text).policy
-        placeholders = mint_all(policy)
+        placeholders = mint(policy)
         filled = [(name, value.format_map(placeholders)) for name, value in headers]
         return explain(policy, method, url, filled, placeholders)
 
@@ -124,7 +130,7 @@ def test_every_rule_says_why_it_did_not_match(ask):
 )
 def test_what_is_said_about_the_rules_agrees_with_the_verdict(load_text, method, url):
     policy = load_text(POLICY).policy
-    found = explain(policy, method, url, [], mint_all(policy))
+    found = explain(policy, method, url, [], mint(policy))
     matching = {(each.kind, each.name) for each in found.considered if each.matches}
     verdict = decide(policy, found.target)
     assert verdict.allow == found.allow
