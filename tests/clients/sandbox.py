@@ -136,13 +136,16 @@ class Sandbox:
         return [reason for reason in reasons if reason != "proxy_auth_required"]
 
 
-def beside_sidecar(proxy: Proxy, home: Path, secrets: Mapping[str, str], token: str) -> Sandbox:
+def beside_sidecar(
+    proxy: Proxy, home: Path, secrets: Mapping[str, str], token: str | None = None
+) -> Sandbox:
     """A sandbox with what `understudy env` prints for a running sidecar that knows ``token``."""
     base = _base(home)
+    url = proxy.url.replace("//", f"//agent:{token}@") if token else proxy.url
     printed = subprocess.run(
         [
             *(UNDERSTUDY, "env", "--policy", proxy.policy_file, "--state-dir", proxy.state),
-            *("--proxy-url", proxy.url.replace("//", f"//agent:{token}@"), "--format", "json"),
+            *("--proxy-url", url, "--format", "json"),
         ],
         env=base,
         stdout=subprocess.PIPE,
