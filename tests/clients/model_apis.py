@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.upstream import Received
 
 PARTS = ("PO", "NG")
-HOLD_SECONDS = 30
+HOLD_SECONDS = 20
 
 
 @dataclass
@@ -54,8 +54,11 @@ class ModelApi:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for number, (event, data) in enumerate(self.parts()):
-            if number == self.held_from:
-                await asyncio.to_thread(self.go_on.wait, HOLD_SECONDS)
+            if number == self.held_from and not await asyncio.to_thread(
+                self.go_on.wait, HOLD_SECONDS
+            ):
+                writer.close()  # broken off, so that a proxy which gathers streams is found out
+                return
             text = data if isinstance(data, str) else json.dumps(data)
             piece = (f"event: {event}\n" if event else "") + f"data: {text}\n\n"
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece.encode()))

@@ -134,3 +134,21 @@ def test_git_says_that_a_repository_is_not_allowed(
     assert "403" in ran.stderr
     assert upstream.requests == []
     assert set(sandbox.denials()) == {"path_not_allowed"}
+
+
+def test_git_clones_and_cannot_push_under_a_read_only_rule(
+    git: str,
+    enter_sandbox: Callable[..., Sandbox],
+    upstream: Upstream,
+    secret: str,
+) -> None:
+    rule = {"paths": [REFS, "/acme/tool.git/git-upload-pack"]}
+    read_only = POLICY | {"allow": [{"name": "read", "connection": "github-bot"} | rule]}
+    sandbox = enter_sandbox(read_only, [upstream], {"GITHUB_TOKEN": secret})
+    commit(git, sandbox.home / "work")
+
+    sandbox.run(git, "clone", URL, "copy", environ=HELPER)
+    sandbox.run(git, "push", URL, "main", environ=HELPER, folder=sandbox.home / "work", good=False)
+
+    assert not [r for r in upstream.requests if r.target.endswith("/git-receive-pack") if r.body]
+    assert set(sandbox.denials()) == {"path_not_allowed"}
