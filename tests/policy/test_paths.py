@@ -151,6 +151,8 @@ def test_readings_are_closed_under_what_servers_do(path):
         ("/a/**/b", "/a/x/y/b", True),
         ("/a/**/b", "/a/x/y/cb", False),
         ("/a/**/b/**/c", "/a/b/b/x/c", True),
+        ("/**/a/**/b", "/ab/a/b", True),
+        ("/**/a/**/b", "/ab/b", False),
         ("/@scope%2f*", "/@scope%2fname", True),
         ("/@scope%2f*", "/@scope%2Fname", True),
         ("/@scope%2f*", "/@other%2fname", False),

@@ -40,7 +40,8 @@ class RuleIndex:
             for text in patterns
             if text.startswith("*.")
         }
-        self._elsewhere = HostRules((), tuple(rule for rule in deny if rule.hosts is None))
+        # Where nothing is allowed, what else is denied makes no difference.
+        self._elsewhere = HostRules((), ())
 
     def at(self, host: str) -> HostRules:
         """Return the rules that match the canonical ``host``, whatever else they ask for."""
