@@ -304,7 +304,7 @@ def test_making_a_server_has_no_side_effects(status, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_requests_that_are_not_http_tell_nothing(status):
+def test_requests_that_are_not_http_tell_nothing_and_fill_no_log(status, caplog):
     async def talk():
         server = AdminServer(status, Metrics(), ANY_PORT)
         bound = await server.start()
@@ -318,4 +318,5 @@ def test_requests_that_are_not_http_tell_nothing(status):
     answer = asyncio.run(talk())
     assert answer.startswith(b"HTTP/1.") or answer == b""
     assert b"Traceback" not in answer
+    assert [record for record in caplog.records if record.name.startswith("understudy")] == []
     assert b"sha256" not in answer

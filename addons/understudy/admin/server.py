@@ -9,12 +9,14 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import logging
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy.admin.listening import bind, bound_address, remove_socket
@@ -69,6 +71,7 @@ class AdminServer:
         self._runner = web.AppRunner(
             self._make_app(),
             access_log=None,
+            logger=_LOGGER,
             handle_signals=False,
             shutdown_timeout=SHUTDOWN_SECONDS,
             max_line_size=MAX_LINE_BYTES,
@@ -158,6 +161,13 @@ class AdminServer:
         return _json(asdict(self._status.report()))
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Whether a record is worth reading: not where a client sent what is not HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_LOGGER = logging.getLogger(__name__)
+_LOGGER.addFilter(_is_our_fault)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="understudy"'}
 
 
