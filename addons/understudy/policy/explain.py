@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from understudy.credentials.judge import Head, inspect, judge
-from understudy.gateways.apply import provider_path, route
+from understudy.gateways.apply import route
 from understudy.policy.decide import (
     KNOWN_METHODS,
     admits_method,
     admits_path,
-    decide,
     has_port,
     holds,
 )
+from understudy.policy.direct import decide_request, provider_shaped
 from understudy.policy.hosts import HostError, parse_authority
 from understudy.policy.model import Target, Verdict
 from understudy.policy.paths import PathError, readings
@@ -88,15 +88,21 @@ def explain(
     fields = tuple((name.encode(), value.encode()) for name, value in headers)
     head = Head(fields, (path + (match[4] or "")).encode())
     presented = inspect(head, placeholders, policy.connections)
-    shaped = provider_shaped(policy, target, presented.connection)
-    verdict = decide(policy, shaped, presented.connection)
+    verdict = decide_request(policy, target, presented.connection)
     found = Explanation(
         target,
         allow=verdict.allow,
         reason=verdict.reason,
         rule=verdict.rule,
         connection=verdict.connection.name if verdict.connection else None,
-        considered=_considered(policy, shaped),
+        considered=_considered(
+            policy,
+            provider_shaped(
+                policy,
+                target,
+                verdict.connection.name if verdict.connection else presented.connection,
+            ),
+        ),
     )
     if not verdict.allow:
         return found
@@ -118,20 +124,6 @@ def explain(
         found, action=plan.action, carriers=tuple(carrier.label for carrier in carriers)
     )
     return _routed(policy, target, head, verdict, found)
-
-
-def provider_shaped(policy: Policy, target: Target, presented: str | None) -> Target:
-    """Return the target as rules read it: one straight at the gateway gets the provider's path."""
-    gateway = policy.gateway
-    if gateway is None or (target.host, target.port) != (gateway.host, gateway.port):
-        return target
-    named = policy.connections.get(presented or "")
-    for connection in [named] if named is not None else policy.connections.values():
-        if connection.via_gateway and connection.provider is not None:
-            path = provider_path(gateway, connection.provider, True, target.path)  # noqa: FBT003 - says that the host is the gateway
-            if path is not None:
-                return replace(target, path=path)
-    return target
 
 
 def _routed(

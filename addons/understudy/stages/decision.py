@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from understudy.credentials.judge import Head, inspect, judge
-from understudy.gateways.apply import provider_path
-from understudy.policy.decide import decide
+from understudy.policy.direct import decide_request
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 
@@ -47,8 +46,7 @@ class Decision:
         presented = inspect(head, self._placeholders.current, policy.connections)
         exchange.presented = presented
         exchange.bound = policy.bound_to(target.host, target.port)
-        shaped = provider_shaped(policy, target, presented.connection)
-        verdict = decide(policy, shaped, presented.connection)
+        verdict = decide_request(policy, target, presented.connection)
         exchange.verdict = verdict
         if not verdict.allow:
             exchange.refuse(verdict.reason)
@@ -61,18 +59,3 @@ class Decision:
             exchange.verdict = replace(verdict, reason=plan, connection=None)
         else:
             exchange.refuse(plan)
-
-
-def provider_shaped(policy: Policy, target: Target, presented: str | None) -> Target:
-    """The target as rules read it: a request straight to the gateway gets the provider's path."""
-    gateway = policy.gateway
-    if gateway is None or (target.host, target.port) != (gateway.host, gateway.port):
-        return target
-    named = policy.connections.get(presented or "")
-    candidates = [named] if named is not None else list(policy.connections.values())
-    for connection in candidates:
-        if connection.via_gateway and connection.provider is not None:
-            path = provider_path(gateway, connection.provider, True, target.path)  # noqa: FBT003 - the signature says host_is_gateway
-            if path is not None:
-                return replace(target, path=path)
-    return target
