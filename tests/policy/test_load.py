@@ -314,6 +314,16 @@ def test_path_that_holds_no_policy_is_an_error(tmp_path, make):
     assert problem.file == str(path)
 
 
+def test_file_over_one_mebibyte_is_an_error(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_bytes(b"version: 1\n" + b"#" * (1 << 20))
+    (problem,) = errors_of(lambda: load(path, {}))
+    assert "larger than 1048576 bytes" in problem.message
+    write(tmp_path, small=f"upstream: {{ca_file: {path}}}")
+    (problem,) = errors_of(lambda: load(tmp_path / "small.yaml", {}))
+    assert "larger than 1048576 bytes" in problem.message
+
+
 def test_unreadable_link_is_an_error(tmp_path):
     (tmp_path / "policy.yaml").symlink_to("policy.yaml")
     assert errors_of(lambda: load(tmp_path / "policy.yaml", {}))

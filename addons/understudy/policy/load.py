@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -114,11 +115,14 @@ def _read_policy(file: Path) -> bytes:
 
 
 def _read_bounded(file: Path) -> bytes:
-    """Read a regular file, at most one byte more than a policy may have."""
+    """Read a regular file that is not larger than a policy may be; raises OSError."""
     if file.exists() and not file.is_file():
-        raise OSError(0, "it is not a regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with file.open("rb") as stream:
-        return stream.read(MAX_BYTES + 1)
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES} bytes")
+    return data
 
 
 def _unreadable(path: Path, error: OSError) -> PolicyError:
