@@ -60,6 +60,11 @@ def make_certificate(
         builder = builder.add_extension(
             x509.SubjectKeyIdentifier.from_public_key(public), critical=False
         )
+    if signer is not None and identifier:
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+            critical=False,
+        )
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(signer or key, algorithm)
 

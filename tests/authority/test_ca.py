@@ -199,6 +199,17 @@ def test_an_unfit_ca_is_refused_with_a_sentence(tmp_path, key, options, message)
     assert str(files[0]) in str(caught.value)
 
 
+def test_a_subordinate_that_does_not_name_its_signers_key_is_refused(tmp_path, key):
+    root_key = ec.generate_private_key(ec.SECP256R1())
+    certificate = make_certificate(key, name="Sub", issuer="Root")
+    assert certificate.subject != certificate.issuer
+
+    with pytest.raises(AuthorityError, match="which key signed it"):
+        Authority.from_files(*write_pair(tmp_path, key, certificate))
+    signed = make_certificate(key, name="Sub", issuer="Root", signer=root_key)
+    Authority.from_files(*write_pair(tmp_path, key, signed))
+
+
 def test_a_key_of_another_certificate_is_refused(tmp_path, key):
     files = write_pair(tmp_path, key, make_certificate(ec.generate_private_key(ec.SECP256R1())))
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.authority.certificates import handshake, make_certificate, write_pair
 
 from understudy.authority import ca, leaf
-from understudy.authority.ca import Authority
+from understudy.authority.ca import Authority, to_pem
 from understudy.authority.leaf import LeafIssuer
 from understudy.authority.pair import AuthorityError
 
@@ -162,6 +162,17 @@ def test_a_leaf_never_outlives_its_ca(tmp_path, monkeypatch):
 def test_nothing_is_signed_for_what_is_not_a_canonical_host(issuer, host):
     with pytest.raises(ValueError, match="not a canonical host"):
         issuer.issue(host)
+
+
+def test_a_client_that_trusts_only_the_root_accepts_a_leaf_of_a_ca_below_it(tmp_path):
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root = make_certificate(root_key, name="Root", issuer="Root")
+    subordinate = make_certificate(key, name="Sub", issuer="Root", signer=root_key)
+    authority = Authority.from_files(*write_pair(tmp_path, key, subordinate))
+
+    issued = LeafIssuer(authority).issue("a.example")
+
+    assert handshake(to_pem(root), issued, "a.example", tmp_path) == (("DNS", "a.example"),)
 
 
 def test_a_leaf_of_an_operators_subordinate_ca_comes_with_its_chain(tmp_path):

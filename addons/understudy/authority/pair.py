@@ -149,6 +149,14 @@ def _check_fitness(certificate: x509.Certificate, path: Path) -> None:
             f"{path}: the CA has no subject key identifier, and Python 3.13 and others refuse "
             "such a CA. Make it again with `subjectKeyIdentifier=hash`."
         ) from error
+    if certificate.subject != certificate.issuer:
+        try:
+            extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        except x509.ExtensionNotFound as error:
+            raise AuthorityError(
+                f"{path}: the CA does not say which key signed it, and Python 3.13 and others "
+                "refuse such a CA. Sign it again with `authorityKeyIdentifier=keyid`."
+            ) from error
 
 
 def _check_chain(certificates: list[x509.Certificate], path: Path) -> None:
