@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.audit.exchanges import make_exchange, make_head
 
@@ -43,7 +43,8 @@ def test_any_bytes_of_an_agent_give_one_valid_bounded_ascii_line(path, host, rea
     assert len(line) < 40_000
 
 
-@given(st.text(st.characters(codec=None), max_size=400))
+@given(st.text(st.characters() | st.characters(categories=["Cs"]), max_size=400))
+@example("\udcff")
 def test_any_text_even_lone_surrogates_gives_valid_unicode(text):
     fields = json.loads(encode({"host": text, "list": [text], "map": {"path": text}}))
 
@@ -56,6 +57,7 @@ def test_any_text_even_lone_surrogates_gives_valid_unicode(text):
 def test_nothing_breaks_a_line(hostile):
     line = encode({"host": hostile, "http": {"path": hostile}})
 
+    assert not any(byte < 0x20 or byte >= 0x7F for byte in line[:-1])
     assert len(line.splitlines()) == 1
     assert len(line.decode().splitlines()) == 1
 
