@@ -45,7 +45,7 @@ def check(
     if as_json:
         print_json(_document(loaded, problems, good=good))
     else:
-        _print(path, loaded, problems)
+        _print(path, loaded, problems, good=good)
     raise typer.Exit(0 if good else 1)
 
 
@@ -61,7 +61,9 @@ def _document(
     }
 
 
-def _print(path: Path, loaded: Loaded | None, problems: tuple[Problem, ...]) -> None:
+def _print(
+    path: Path, loaded: Loaded | None, problems: tuple[Problem, ...], *, good: bool
+) -> None:
     for problem in problems:
         print_policy_problem(stdout, problem)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -73,6 +75,11 @@ def _print(path: Path, loaded: Loaded | None, problems: tuple[Problem, ...]) -> 
     )
     if loaded is None:
         stdout.print(f"[red]{escape(str(path))} cannot be used:[/] {found}", soft_wrap=True)
+        return
+    if not good:
+        stdout.print(
+            f"[red]{escape(str(path))} fails, because of --strict:[/] {found}", soft_wrap=True
+        )
         return
     policy = loaded.policy
     facts = ", ".join(

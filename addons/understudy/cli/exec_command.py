@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from understudy.policy.model import Policy
 
 app = make_app()
+
+TOKEN_BYTES = 24
 
 
 @app.command(
@@ -66,6 +70,9 @@ def execute(
         admin_token_file=admin_token_file,
         drain_seconds=drain_seconds,
     )
+    if settings.caller_token is None:
+        # So that no other user of this machine can use the port while the command runs.
+        settings = replace(settings, caller_token=secrets.token_urlsafe(TOKEN_BYTES))
     # Read here as well, so that a bad policy is said before the engine is even imported.
     for warning in options.load_policy(policy).warnings:
         print_policy_problem(stderr, warning)
@@ -115,7 +122,7 @@ async def _serve_and_run(settings: Settings, command: Sequence[str], *, quiet: b
         stderr.print()
         print_tally(stderr, tally)
         if settings.audit != "-":
-            stderr.print(f"[dim]audit {escape(settings.audit)}[/]", soft_wrap=True)
+            stderr.print(f"\n[dim]audit {escape(settings.audit)}[/]", soft_wrap=True)
     return code
 
 

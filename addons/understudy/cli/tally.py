@@ -54,6 +54,8 @@ class Tally:
 
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     refusals: Counter[Refusal] = field(default_factory=Counter)
+    unknown_callers: Counter[str] = field(default_factory=Counter)
+    """Hosts asked for without the token. Git and others ask so first, and then again with it."""
     _open: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, event: dict[str, Any]) -> None:
@@ -66,6 +68,15 @@ class Tally:
                 if request is not None and events.FIELD_REASON in event:
                     self._refused(event, request[1])
 
+    def settle(self) -> None:
+        """Count as denied what never came back with the token; call it at the end."""
+        served = {host for host, _ in self.rows}
+        for host, count in self.unknown_callers.items():
+            if host not in served:
+                self._row(host, _NO_RULE).denied += count
+                self.refusals[Refusal(Reason.PROXY_AUTH_REQUIRED, f"CONNECT {host}")] += count
+        self.unknown_callers.clear()
+
     def _add_verdict(self, event: dict[str, Any]) -> None:
         http = event.get(events.FIELD_HTTP, {})
         host = _plain(http.get(events.FIELD_HOST, "?"))
@@ -75,6 +86,9 @@ class Tally:
             and event.get(events.FIELD_DETAIL) != "the TLS handshake failed"
         ):
             return  # a connection that was opened in advance and not needed
+        if reason == Reason.PROXY_AUTH_REQUIRED:
+            self.unknown_callers[host if len(self.unknown_callers) < _MAX_KEPT else _REST] += 1
+            return
         row = self._row(host, event.get(events.FIELD_RULE) or _NO_RULE)
         request = _describe(http, host)
         if event[events.FIELD_VERDICT] == events.DENY:
@@ -127,6 +141,7 @@ class TalliedSink:
 
 def print_tally(console: Console, tally: Tally) -> None:
     """Show the table, and the first refusals with what to do about them."""
+    tally.settle()
     if not tally.rows:
         console.print("[dim]Nothing was requested through the proxy.[/]")
         return
@@ -153,7 +168,8 @@ def _table(tally: Tally) -> Table:
     table.add_column("rule", overflow="fold")
     for name in ("allowed", "swapped", "denied", *(("reported",) if reports else ())):
         table.add_column(name, justify="right", no_wrap=True)
-    items = sorted(tally.rows.items(), key=lambda item: (not item[1].denied, item[0]))
+    denied = {host for (host, _), row in tally.rows.items() if row.denied}
+    items = sorted(tally.rows.items(), key=lambda item: (item[0][0] not in denied, item[0]))
     for (host, rule), row in items[:MAX_ROWS]:
         cells = [str(number or "-") for number in (row.allowed, row.swapped)]
         cells.append(f"[red]{row.denied}[/]" if row.denied else "-")

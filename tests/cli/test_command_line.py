@@ -1,0 +1,117 @@
+"""What every command has in common."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from tests.cli.conftest import UNDERSTUDY, Command
+
+from understudy.cli.app import COMMANDS, app
+from understudy.cli.hints import HINTS
+from understudy.reasons import Reason
+
+DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
+HEAVY = ("mitmproxy.proxy", "mitmproxy.http", "aiohttp", "understudy.engine.master")
+
+
+def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every command of the tree that does something, with its full name."""
+    context = typer.Context(command)
+    if not hasattr(command, "list_commands"):
+        yield name, command
+        return
+    for child in command.list_commands(context):
+        yield from walk(command.get_command(context, child), f"{name} {child}")
+
+
+ALL = dict(walk(typer.main.get_command(app), "understudy"))
+
+
+def test_every_command_of_the_table_is_there(understudy: Command) -> None:
+    ran = understudy("--help")
+    assert ran.code == 0
+    for name, line in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(line)}$", ran.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_help_with_an_example_in_eighty_columns(
+    understudy: Command, name: str
+) -> None:
+    ran = understudy(*name.split()[1:], "--help")
+    assert ran.code == 0
+    assert f"Example: {name}" in re.sub(r"\s+", " ", ran.out).replace('eval "$(', "")
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_docs_have_every_command_and_option(name: str) -> None:
+    text = DOCS.read_text("utf-8")
+    sections = dict(re.findall(r"^## `([^`]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert name in sections, f"docs/commands.md has no section ## `{name}`"
+    for parameter in ALL[name].params:
+        if parameter.name == "help":
+            continue
+        shown = parameter.opts if parameter.param_type_name == "option" else []
+        for option in shown:
+            assert f"`{option}" in sections[name] or f"{option}`" in sections[name], option
+        if parameter.envvar:
+            assert parameter.envvar in text, parameter.envvar
+
+
+def test_docs_have_no_option_that_does_not_exist() -> None:
+    known = {option for command in ALL.values() for each in command.params for option in each.opts}
+    written = set(re.findall(r"`(--[a-z-]+)", DOCS.read_text("utf-8")))
+    assert written <= known | {"--help"}
+
+
+def test_an_unknown_command_is_wrong_usage(understudy: Command) -> None:
+    ran = understudy("bogus")
+    assert ran.code == 2
+    assert "No such command 'bogus'" in ran.err
+
+
+def test_checking_a_policy_imports_no_proxy_engine(policy_file: Path) -> None:
+    script = (
+        "import sys, json\nfrom understudy.cli import main\n"
+        f"sys.argv = ['understudy', 'check', {str(policy_file)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert not [name for name in modules if name.startswith(HEAVY)]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["version"]])
+def test_small_commands_are_quick(arguments: list[str]) -> None:
+    def measure() -> float:
+        started = time.perf_counter()
+        subprocess.run([UNDERSTUDY, *arguments], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - started
+
+    assert min(measure() for _ in range(5)) < 0.5
+
+
+def test_version_names_all_three(understudy: Command) -> None:
+    plain, as_json = understudy("version"), understudy("version", "--json")
+    versions = json.loads(as_json.out)
+    assert set(versions) == {"understudy", "mitmproxy", "python"}
+    for name, number in versions.items():
+        assert re.search(rf"^{name} +{re.escape(number)}$", plain.out, re.MULTILINE)
+
+
+def test_every_denial_has_a_hint_for_the_operator() -> None:
+    assert set(HINTS) == set(Reason) - {Reason.ALLOWED}
+    assert all(len(hint) <= 80 and hint.endswith(".") for hint in HINTS.values())
