@@ -31,8 +31,7 @@ def encode(event: Mapping[str, object]) -> bytes:
     stands beside it. Bytes and lone surrogates that are not UTF-8 appear as ``\\xNN`` and
     ``\\uNNNN``. Control characters, C1 and line separators are escaped, so a line stays a line.
     """
-    # DEL is the one control character that JSON leaves alone.
-    return _encode(_clean(event)).replace("\x7f", "\\u007f").encode("ascii") + b"\n"
+    return _encode(_clean(event)).encode("ascii") + b"\n"
 
 
 def _clean(mapping: Mapping[str, object]) -> dict[str, object]:
