@@ -20,7 +20,7 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # 
 class Children[M: MetricWrapperBase](dict[tuple[str, ...], M]):
     """A labelled metric's series by label values, made when first asked for and kept.
 
-    Looking a series up here costs a tenth of what the metric's own ``labels`` does.
+    Looking a series up here costs a fraction of what the metric's own ``labels`` does.
     """
 
     def __init__(self, metric: M) -> None:
