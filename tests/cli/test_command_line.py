@@ -53,19 +53,26 @@ def test_every_command_has_help_with_an_example_in_eighty_columns(
     assert max(map(len, ran.out.splitlines())) <= 80
 
 
+def sections_of_docs() -> dict[str, str]:
+    """The text below each command's heading."""
+    _, *parts = re.split(r"^## `([^`]+)`$", DOCS.read_text("utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_docs_have_every_command_and_option(name: str) -> None:
-    text = DOCS.read_text("utf-8")
-    sections = dict(re.findall(r"^## `([^`]+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    assert name in sections, f"docs/commands.md has no section ## `{name}`"
+    section = sections_of_docs()[name]
     for parameter in ALL[name].params:
-        if parameter.name == "help":
+        if parameter.param_type_name != "option" or parameter.name == "help":
             continue
-        shown = parameter.opts if parameter.param_type_name == "option" else []
-        for option in shown:
-            assert f"`{option}" in sections[name] or f"{option}`" in sections[name], option
+        for option in parameter.opts:
+            assert re.search(rf"`{re.escape(option)}[` ]", section), option
         if parameter.envvar:
-            assert parameter.envvar in text, parameter.envvar
+            assert f"`{parameter.envvar}`" in DOCS.read_text("utf-8")
+
+
+def test_docs_have_no_command_that_does_not_exist() -> None:
+    assert list(sections_of_docs()) == list(ALL)
 
 
 def test_docs_have_no_option_that_does_not_exist() -> None:
@@ -102,6 +109,13 @@ def test_small_commands_are_quick(arguments: list[str]) -> None:
         return time.perf_counter() - started
 
     assert min(measure() for _ in range(5)) < 0.5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_policies_in_examples_are_there(name: str) -> None:
+    root = DOCS.parents[1]
+    for path in re.findall(r"policies/[a-z-]+\.yaml", ALL[name].epilog or ""):
+        assert (root / path).is_file()
 
 
 def test_version_names_all_three(understudy: Command) -> None:

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 app = make_app("Make, show and export the certificate authority (CA).")
 
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
-
 
 @app.command(epilog="Example: understudy ca init --state-dir /var/lib/understudy")
-def init(state_dir: options.StateDir = None, as_json: AsJson = False) -> None:
+def init(state_dir: options.StateDir = None, as_json: options.AsJson = False) -> None:
     """Make the CA, unless there is one, and show it.
 
     It lives in the state directory: EC P-256, good for a year; the key is readable by its
@@ -44,7 +42,7 @@ def show(
     state_dir: options.StateDir = None,
     ca_cert: options.CaCert = None,
     ca_key: options.CaKey = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the fingerprint and expiry of the CA that `run` would use."""
     authority, file = _find(state_dir, ca_cert, ca_key)
@@ -63,13 +61,20 @@ def export(
         Path | None,
         typer.Option(
             "--policy",
+            metavar="PATH",
             help="Adds the roots of the policy's upstream.ca_file to the bundle.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write to this file.", show_default="standard output"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to this file.",
+            show_default="standard output",
+        ),
     ] = None,
 ) -> None:
     """Print the CA's certificate, PEM; never its key. A sandbox may have all of it."""

@@ -23,10 +23,13 @@ app = make_app()
 @app.command(epilog="Example: understudy check --strict policies/llm-agent.yaml")
 def check(
     path: Annotated[
-        Path, typer.Argument(help="A policy file, or a folder of *.yaml.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A policy file, or a folder of *.yaml.", show_default=False
+        ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Validate a policy and print every problem with its file and line.
 
@@ -61,9 +64,7 @@ def _document(
     }
 
 
-def _print(
-    path: Path, loaded: Loaded | None, problems: tuple[Problem, ...], *, good: bool
-) -> None:
+def _print(path: Path, loaded: Loaded | None, problems: tuple[Problem, ...], *, good: bool) -> None:
     for problem in problems:
         print_policy_problem(stdout, problem)
     errors = sum(problem.severity == "error" for problem in problems)

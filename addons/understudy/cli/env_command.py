@@ -33,13 +33,15 @@ def env(
         Format, typer.Option("--format", help="How the variables are written.")
     ] = Format.SHELL,
     proxy_url: Annotated[
-        str, typer.Option("--proxy-url", help="The proxy, as the sandbox reaches it.")
+        str,
+        typer.Option("--proxy-url", metavar="URL", help="The proxy, as the sandbox reaches it."),
     ] = "http://127.0.0.1:9080",
     state_dir: options.StateDir = None,
     ca_cert: Annotated[
         Path | None,
         typer.Option(
             "--ca-cert",
+            metavar="FILE",
             help="The CA certificate, as the sandbox sees it.",
             show_default="public/ca.crt in the state directory",
         ),
@@ -48,6 +50,7 @@ def env(
         Path | None,
         typer.Option(
             "--bundle",
+            metavar="FILE",
             help="The CA and the public roots, as the sandbox sees them.",
             show_default="public/bundle.pem in the state directory",
         ),

@@ -34,7 +34,8 @@ TOKEN_BYTES = 24
 )
 def execute(
     command: Annotated[
-        list[str], typer.Argument(metavar="-- CMD...", help="The command.", show_default=False)
+        list[str],
+        typer.Argument(metavar="CMD", help="The command and its arguments.", show_default=False),
     ],
     policy: options.Policy,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table at the end.")] = False,
@@ -46,7 +47,7 @@ def execute(
     ca_cert: options.CaCert = None,
     ca_key: options.CaKey = None,
     ready_file: options.ReadyFile = None,
-    proxy_token_file: options.ProxyTokenFile = None,
+    proxy_token_file: options.ExecProxyTokenFile = None,
     admin_token_file: options.AdminTokenFile = None,
     drain_seconds: options.DrainSeconds = 2.0,
 ) -> None:

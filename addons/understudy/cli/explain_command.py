@@ -31,17 +31,23 @@ _ACTIONS = {
     "--policy policies/coding-agent.yaml"
 )
 def explain(
-    method: Annotated[str, typer.Argument(help="The method, as sent: GET.", show_default=False)],
-    url: Annotated[str, typer.Argument(help="The whole URL.", show_default=False)],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="The method, as sent: GET.", show_default=False)
+    ],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The whole URL.", show_default=False)],
     policy: options.Policy,
     header: Annotated[
         list[str] | None,
         typer.Option(
-            "--header", "-H", help="A header, 'Name: value'; any number.", show_default=False
+            "--header",
+            "-H",
+            metavar="'K: V'",
+            help="A header of the request; any number.",
+            show_default=False,
         ),
     ] = None,
     state_dir: options.StateDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what would happen to a request, without sending it.
 

@@ -23,67 +23,74 @@ class AuditFailure(StrEnum):
     BEST_EFFORT = "best_effort"
 
 
-def _option(flag: str, help_text: str, **more: Any) -> Any:
+def _option(flag: str, metavar: str | None, help_text: str, **more: Any) -> Any:
     variable = "UNDERSTUDY_" + flag.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(flag, envvar=variable, help=help_text, **more)
+    return typer.Option(flag, envvar=variable, metavar=metavar, help=help_text, **more)
 
 
+def _audit(default: str) -> Any:
+    return _option("--audit", "FILE", "Where audit events go; - is stdout.", show_default=default)
+
+
+def _proxy_token_file(default: str) -> Any:
+    return _option(
+        "--proxy-token-file",
+        "FILE",
+        "Callers must present the token in it, in Proxy-Authorization.",
+        show_default=default,
+    )
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 Policy = Annotated[
-    Path, _option("--policy", "The policy: a file, or a folder of *.yaml.", show_default=False)
+    Path, _option("--policy", "PATH", "A policy file, or a folder of *.yaml.", show_default=False)
 ]
-Listen = Annotated[str, _option("--listen", "Where agents connect, HOST:PORT; port 0 is any.")]
+Listen = Annotated[str, _option("--listen", "HOST:PORT", "Where agents connect; port 0 is any.")]
 Admin = Annotated[
-    str, _option("--admin", "Health, metrics and status: HOST:PORT, unix:PATH or off.")
+    str,
+    _option("--admin", "ADDRESS", "Health, metrics and status: HOST:PORT, unix:PATH or off."),
 ]
 StateDir = Annotated[
     Path | None,
     _option(
         "--state-dir",
+        "DIR",
         "Keeps the CA, the placeholders and what a sandbox needs.",
         show_default="$XDG_STATE_HOME/understudy or ~/.local/state/understudy",
     ),
 ]
-Audit = Annotated[
-    str | None, _option("--audit", "Where audit events go: - or a file.", show_default=False)
-]
-ExecAudit = Annotated[
-    str | None,
-    _option(
-        "--audit",
-        "Where audit events go: - or a file.",
-        show_default="a new file in the state directory",
-    ),
-]
+Audit = Annotated[str | None, _audit("standard output")]
+ExecAudit = Annotated[str | None, _audit("a new file in the state directory")]
 AuditFailureOption = Annotated[
     AuditFailure,
-    _option("--audit-failure", "When it cannot be written: refuse requests, or carry on."),
+    _option("--audit-failure", None, "When it cannot be written: refuse requests, or carry on."),
 ]
 CaCert = Annotated[
-    Path | None, _option("--ca-cert", "Your own CA certificate, PEM.", show_default="made")
+    Path | None, _option("--ca-cert", "FILE", "Your own CA certificate, PEM.", show_default="made")
 ]
-CaKey = Annotated[Path | None, _option("--ca-key", "Its private key, PEM.", show_default="made")]
+CaKey = Annotated[
+    Path | None, _option("--ca-key", "FILE", "Its private key, PEM.", show_default="made")
+]
 ReadyFile = Annotated[
     Path | None,
-    _option("--ready-file", "Gets the addresses, as JSON, once it serves.", show_default=False),
-]
-ProxyTokenFile = Annotated[
-    Path | None,
     _option(
-        "--proxy-token-file",
-        "Callers must present this token in Proxy-Authorization.",
-        show_default="every caller is known",
+        "--ready-file", "FILE", "Gets the addresses, as JSON, once it serves.", show_default="none"
     ),
 ]
+ProxyTokenFile = Annotated[Path | None, _proxy_token_file("every caller is known")]
+ExecProxyTokenFile = Annotated[Path | None, _proxy_token_file("a new token for each run")]
 AdminTokenFile = Annotated[
     Path | None,
     _option(
         "--admin-token-file",
+        "FILE",
         "Bearer token for all of admin but /healthz and /readyz.",
         show_default="none",
     ),
 ]
 DrainSeconds = Annotated[
-    float, _option("--drain-seconds", "How long open requests may go on after SIGTERM.", min=0)
+    float,
+    _option("--drain-seconds", "SECONDS", "How long open requests may go on at the end.", min=0),
 ]
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version as version_of
-from typing import Annotated
-
-import typer
 
 from understudy import VERSION
+from understudy.cli import options
 from understudy.cli.console import make_app, print_json, stdout
 
 app = make_app()
@@ -16,7 +14,7 @@ app = make_app()
 
 @app.command(epilog="Example: understudy version --json")
 def version(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Print the versions of Understudy, mitmproxy and Python."""
     versions = {
