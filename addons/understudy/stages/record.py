@@ -40,7 +40,13 @@ class Recorder:
         """Set the number of open client connections."""
         self._metrics.set_active_connections(count)
 
-    def reject(self, session: Session, reason: Reason, detail: str | None = None) -> None:
+    def reject(
+        self,
+        session: Session,
+        reason: Reason,
+        detail: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
         """Record a connection that is refused whole; only the first refusal counts."""
         if session.refusal is not None:
             return
@@ -55,6 +61,7 @@ class Recorder:
                 host=tunnel.host if tunnel else None,
                 port=tunnel.port if tunnel else None,
                 detail=detail,
+                request_id=request_id,
             )
         )
 

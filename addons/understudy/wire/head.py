@@ -58,7 +58,9 @@ class RequestHead:
 
 def looks_like_http(start: bytes) -> bool:
     """Whether the first bytes of a connection can still become an HTTP request line."""
-    line = start.split(b"\r\n", 1)[0][:80]
+    line, whole, _ = start.partition(b"\r\n")
+    if whole:
+        return bool(_METHOD_START.match(line)) and b" HTTP/" in line
     return bool(_METHOD_START.match(line) or _TOKEN_START.match(line))
 
 
