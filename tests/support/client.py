@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 10
 REFUSED = (ssl.SSLError, ConnectionError)
 """What a client sees where the proxy closes the connection instead of answering."""
 

@@ -173,11 +173,12 @@ class Proxy:
         """The placeholder that stands for a connection's secret."""
         return self.placeholders()[connection]
 
-    def events(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The audit's lines so far; every one must be whole, valid, ASCII JSON."""
+    def events(self, event: str | None = None, *, since: int = 0) -> list[dict[str, Any]]:
+        """The audit's lines from byte ``since`` on; each must be whole, valid, ASCII JSON."""
         file = self.audit_file if self.audit is None else Path(self.audit)
-        raw = file.read_bytes() if file.exists() else b""
+        raw = file.read_bytes()[since:] if file.exists() else b""
         assert raw.isascii()
+        assert raw[-1:] in (b"", b"\n")
         lines = [json.loads(line) for line in raw.splitlines()]
         return [line for line in lines if event is None or line["event"] == event]
 
@@ -199,6 +200,11 @@ class Proxy:
         text = self.admin("/metrics")[1].decode()
         lines = (line.rpartition(" ") for line in text.splitlines() if line[:1] not in ("#", ""))
         return {name: float(value) for name, _, value in lines}
+
+    def open_connections(self) -> int:
+        """How many client connections the proxy has."""
+        _, _, rest = self.admin("/metrics")[1].partition(b"\nunderstudy_active_connections ")
+        return int(float(rest.split(b"\n", 1)[0]))
 
     def admin(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """GET a page of the admin server: (status, body)."""

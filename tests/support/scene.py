@@ -14,8 +14,6 @@ from tests.support.upstream import Received, Upstream
 
 from understudy.reasons import Reason
 
-OPEN_CONNECTIONS = "understudy_active_connections"
-
 
 @dataclass
 class _Mark:
@@ -30,7 +28,8 @@ class Scene:
     """A proxy and its upstreams, watched from one moment on: they may be shared between tests.
 
     ``secrets`` says which upstreams may ever see each secret. :meth:`leave` checks what holds
-    after every test: no secret anywhere else, no placeholder upstream, valid audit lines.
+    after every test: no secret anywhere else, no placeholder upstream. What the proxy wrote in
+    other places is looked at when it is stopped (:func:`expect_no_secret_written`).
     """
 
     proxy: Proxy
@@ -39,8 +38,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         self._wires: list[Wire] = []
-        self._lines = len(self.proxy.events())
-        self._spied = self._count_spied()
+        self._written = self.proxy.audit_file.stat().st_size
+        self._spied = self._spied_bytes()
         self._marks = {
             name: _Mark(u.connections, len(u.requests), len(u.received), len(u.server_names))
             for name, u in self.upstreams.items()
@@ -90,13 +89,12 @@ class Scene:
         for wire in self._wires:
             wire.close()
         deadline = time.monotonic() + START_SECONDS
-        while self.proxy.metrics()[OPEN_CONNECTIONS] > 0:
+        while self.proxy.open_connections() > 0:
             assert time.monotonic() < deadline, "a connection stays open"
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The audit's lines since the scene began."""
-        lines = self.proxy.events()[self._lines :]
-        return [line for line in lines if event is None or line["event"] == event]
+        return self.proxy.events(event, since=self._written)
 
     def verdicts(self) -> list[dict[str, Any]]:
         """One line for every action of the client, once all is settled."""
@@ -169,7 +167,7 @@ class Scene:
     def expect_nothing_upstream(self) -> None:
         """No look-up, no connection, no byte."""
         self.settle()
-        assert self._count_spied() == self._spied, "the proxy looked a name up or connected"
+        assert self._spied_bytes() == self._spied, "the proxy looked a name up or connected"
         for name in self.upstreams:
             assert self.connections_seen(name) == 0, name
             assert self.bytes_seen(name) == b"", name
@@ -188,7 +186,8 @@ class Scene:
     def leave(self) -> None:
         """What holds after every test, whatever it was about."""
         self.settle()
-        outside = self.proxy.everything_written() + b"".join(w.transcript for w in self._wires)
+        outside = self.proxy.audit_file.read_bytes()[self._written :]
+        outside += b"".join(wire.transcript for wire in self._wires)
         for secret, owners in self.secrets.items():
             for form in forms_of(secret):
                 assert form not in outside, "a secret is visible outside"
@@ -199,8 +198,17 @@ class Scene:
                 for connection in self.proxy.placeholders():
                     assert self.placeholder(connection).encode() not in received.raw_head
 
-    def _count_spied(self) -> int:
-        return sum(len(self.proxy.spied(e)) for e in ("socket.connect", "socket.getaddrinfo"))
+    def _spied_bytes(self) -> int:
+        file = self.proxy.spy_file
+        return file.stat().st_size if file.exists() else 0
+
+
+def expect_no_secret_written(proxy: Proxy, secrets: Iterable[str]) -> None:
+    """No secret in any log, audit line, metric or status page since the proxy was started."""
+    written = proxy.everything_written()
+    for secret in secrets:
+        for form in forms_of(secret):
+            assert form not in written
 
 
 def forms_of(secret: str) -> list[bytes]:

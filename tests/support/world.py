@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import trustme
 from tests.support.proxy import Proxy
+from tests.support.scene import expect_no_secret_written
 from tests.support.upstream import Upstream
 
 GOOD_SECRET = "sk-real-good-7f3a9c51e2d84b60"
@@ -78,4 +79,5 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with self._stack:
+            expect_no_secret_written(self.proxy, SECRETS)

@@ -1,0 +1,64 @@
+"""Methods: TRACE, odd letters, OPTIONS * and CONNECT inside the tunnel go nowhere."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.scene import Scene
+
+
+@pytest.mark.parametrize("target", ["/", "/v1/messages?x=1"])
+def test_trace_is_answered_405_and_not_forwarded(scene: Scene, target: str) -> None:
+    with scene.tunnel("good.example") as wire:
+        answer = wire.request(
+            f"TRACE {target} HTTP/1.1\nHost: good.example\nX-Api-Key: {scene.placeholder('good')}"
+        )
+    scene.expect_denied(answer, "bad_method", status=405)
+    assert "GET" in (answer.header("allow") or "")
+    assert "TRACE" not in (answer.header("allow") or "")
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "gET", "post", "trace", "G3T", "G.T", "!"])
+def test_methods_in_odd_letters_are_refused(scene: Scene, method: str) -> None:
+    with scene.tunnel("good.example") as wire:
+        answer = wire.request(f"{method} / HTTP/1.1\nHost: good.example")
+    scene.expect_denied(answer, "bad_method")
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "PURGE", "DEBUG", "TRACK", "M-SEARCH"])
+def test_methods_that_no_rule_names_are_denied(scene: Scene, method: str) -> None:
+    with scene.tunnel("good.example") as wire:
+        answer = wire.request(f"{method} / HTTP/1.1\nHost: good.example")
+    scene.expect_denied(answer, "method_not_allowed")
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_the_asterisk_target_is_refused(scene: Scene, method: str) -> None:
+    with scene.tunnel("good.example") as wire:
+        answer = wire.request(f"{method} * HTTP/1.1\nHost: good.example")
+    scene.expect_denied(answer, "bad_target")
+
+
+@pytest.mark.parametrize("authority", ["evil.example:443", "good.example:443", "good.example:22"])
+def test_connect_inside_the_tunnel_is_refused(scene: Scene, authority: str) -> None:
+    with scene.tunnel("good.example") as wire:
+        wire.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        answer = wire.read()
+    line = scene.verdict()
+    assert answer.status == 400
+    assert answer.reason == line["reason"] == "bad_method"
+    scene.expect_nothing_upstream()
+
+
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_an_override_header_does_not_change_what_was_decided(scene: Scene, name: str) -> None:
+    with scene.tunnel("twin.example") as wire:
+        answer = wire.request(f"DELETE /v1/x HTTP/1.1\nHost: twin.example\n{name}: GET")
+    scene.expect_denied(answer, "method_not_allowed")
+
+
+def test_a_body_on_get_is_framed_anew_and_stays_one_request(scene: Scene) -> None:
+    smuggled = b"GET /private/x HTTP/1.1\r\nHost: other.example\r\n\r\n"
+    answer = scene.request("other.example", method="GET", body=smuggled)
+    assert answer.status == 200
+    (received,) = scene.expect_allowed("other.example")
+    assert received.body == smuggled
