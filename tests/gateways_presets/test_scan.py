@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from understudy.gateways.apply import refuse_body
 from understudy.gateways.scan import FieldScanner
 
 FIELDS = frozenset({"api_base", "base_url"})
@@ -15,7 +16,7 @@ FIELDS = frozenset({"api_base", "base_url"})
 
 def scan(body: bytes, size: int) -> bool:
     scanner = FieldScanner(FIELDS)
-    return any([scanner.feed(body[i : i + size]) for i in range(0, len(body), size)])
+    return any(scanner.feed(body[i : i + size]) for i in range(0, len(body), size))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 4096])
@@ -34,7 +35,19 @@ def scan(body: bytes, size: int) -> bool:
         b'{"' + b"x" * 2000 + b'": 1}',
         b'--b\r\nContent-Disposition: form-data; name="api_base"\r\n\r\nx',
         b"model=x&api_base=y",
+        b"model=x&api%5Fbase=y",
+        b"model=x&metadata=%7B%22%61pi%5C%75005fbase%22%3A1%7D",
+        b"--b\r\nContent-Disposition: form-data; name*=utf-8''api%5Fbase\r\n\r\nx",
+        rb'{"metadata": "{\"api_base\": 1}"}',
+        rb'{"metadata": " \n{\"a\": \"\\\\\", \"api\\u005fbase\": 1}"}',
+        rb'{"metadata": "\u007b\u0022api_base\u0022: 1}"}',
+        '{"api_base": 1}'.encode("utf-16"),
+        '{"api_base": 1}'.encode("utf-16-be"),
+        '{"api_base": 1}'.encode("utf-32"),
+        b'\xef\xbb\xbf{"api\\u005fbase": 1}',
+        b'{"a": ' + b"[" * 2000,
     ],
+    ids=str,
 )
 def test_a_refused_field_is_found(body: bytes, size: int) -> None:
     assert scan(body, size)
@@ -51,7 +64,14 @@ def test_a_refused_field_is_found(body: bytes, size: int) -> None:
         b'["api_base"]',
         b"",
         b"my_api_base_url=x",
+        b"my%5Fapi_base=x",
+        rb'{"input": "what is {\"api_base\": 1}?"}',
+        rb'{"input": "{\"a\": \"api_base\"}"}',
+        rb'{"input": "[{\"api_base\": 1}]"}',
+        rb'{"messages": [{"content": "{\"api_base\": 1}"}]}',
+        rb'{"input": "{\"a\": \"\u0000\"}"}',
     ],
+    ids=str,
 )
 def test_a_field_that_only_looks_alike_passes(body: bytes, size: int) -> None:
     assert not scan(body, size)
@@ -77,3 +97,23 @@ def test_the_scanner_agrees_with_a_parser(
         names |= set(value) if isinstance(value, dict) else set()
     body = json.dumps(document).encode()
     assert scan(body, size) == bool(names & FIELDS)
+
+
+_texts = st.text(max_size=8) | st.sampled_from(["api_base", "base_url", "{", "\\", '"'])
+_documents = st.dictionaries(
+    _texts, _texts | _values | st.dictionaries(_texts, _values, max_size=3).map(json.dumps)
+)
+
+
+@given(
+    _documents,
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]),
+    st.booleans(),
+    st.integers(1, 40),
+)
+def test_what_is_refused_whole_is_refused_in_pieces(
+    document: dict[str, object], encoding: str, ascii_only: bool, size: int
+) -> None:
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    body = text.encode(encoding, errors="replace")
+    assert scan(body, size) or not refuse_body(FIELDS, body)
