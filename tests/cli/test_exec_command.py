@@ -329,9 +329,11 @@ def test_a_key_of_the_terminal_reaches_the_child_once_and_exec_goes_on(
     policy_file: Path, tmp_path: Path, key: bytes, name: str
 ) -> None:
     with terminal() as (ours, adopt), listening(policy_file, tmp_path, preexec_fn=adopt) as process:
+        # Held back, so that a copy from exec could not melt into the terminal's own signal.
+        process.send_signal(signal.SIGSTOP)
         os.write(ours, key)
         assert next_line(process) == name
-        # Handled before the next signal of ours, so a second copy would come first.
+        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
         assert next_line(process) == "SIGTERM"
         assert process.wait(30) == 7
