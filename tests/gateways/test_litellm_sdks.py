@@ -64,8 +64,8 @@ def anthropic(how: str) -> Sdk:
 def older_anthropic(how: str) -> Sdk:
     """The SDK before 2.0, which sends the same variable in another header."""
     variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
-    place = ("x-api-key", "", OLDER_PYTHON)
-    return Sdk("anthropic", how, "api.anthropic.com", "/v1/messages", *variables, *place)
+    facts = ("anthropic", how, "api.anthropic.com", "/v1/messages")
+    return Sdk(*facts, *variables, header="x-api-key", scheme="", python=OLDER_PYTHON)
 
 
 SDKS = [
