@@ -129,3 +129,19 @@ def test_version_names_all_three(understudy: Command) -> None:
 def test_every_denial_has_a_hint_for_the_operator() -> None:
     assert set(HINTS) == set(Reason) - {Reason.ALLOWED}
     assert all(len(hint) <= 80 and hint.endswith(".") for hint in HINTS.values())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk to test with")
+@pytest.mark.parametrize("shell", ["{} version >/dev/full", "{} version --json >/dev/full"])
+def test_output_that_cannot_be_written_gives_a_sentence(shell: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", shell.format(UNDERSTUDY)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "understudy: No space left on device\n"
+
+
+def test_standard_output_may_be_closed() -> None:
+    script = f"{UNDERSTUDY} version >&-; {UNDERSTUDY} version --json >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -70,3 +70,8 @@ def main() -> None:
     except UsageProblem as problem:
         report(problem)
         sys.exit(2)
+    except OSError as error:
+        # A full disk behind standard output, for example; whoever can help needs no traceback.
+        place = f"{error.filename}: " if error.filename else ""
+        report(UsageProblem(f"{place}{error.strerror or error}"))
+        sys.exit(2)

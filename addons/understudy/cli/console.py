@@ -22,7 +22,8 @@ _WIDTH_WITHOUT_TERMINAL = 80
 def _console(*, stderr: bool) -> Console:
     # Rich reads COLUMNS itself; what is not a terminal gets the width that people read logs in.
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+    is_terminal = stream is not None and stream.isatty()
+    width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, highlight=False, emoji=False, width=width)
 
 
@@ -79,4 +80,4 @@ def print_json(document: object) -> None:
     """Machine-readable output: one JSON document, ASCII, for scripts."""
     import json
 
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    typer.echo(json.dumps(document, indent=2))
