@@ -76,3 +76,7 @@ helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minu
 	@if command -v helm >/dev/null || [ -x $(BIN)/helm ]; then exit 0; fi; \
 	command -v go >/dev/null || { echo "The chart's tests need helm, or Go 1.26 to build it: install one of them." >&2; exit 1; }; \
 	GOBIN="$(CURDIR)/$(BIN)" go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
+
+.PHONY: bench
+bench: $(VENV)/.dev ## measure beside stock mitmdump; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)

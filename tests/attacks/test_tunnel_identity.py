@@ -191,7 +191,7 @@ def test_cleartext_in_a_tunnel_to_443_carries_no_secret(scene: Scene, method: st
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        ("GET http://good.example/ HTTP/1.1\nHost: good.example", {"port_not_allowed"}),
+        ("GET http://good.example/ HTTP/1.1\nHost: good.example", {"tls_required"}),
         ("GET http://good.example:443/ HTTP/1.1\nHost: good.example:443", {"tls_required"}),
         ("GET http://evil.example/ HTTP/1.1\nHost: evil.example", {"host_not_allowed"}),
         ("GET http://evil.example/ HTTP/1.1\nHost: good.example", {"bad_header"}),

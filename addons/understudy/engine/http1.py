@@ -8,6 +8,7 @@ that :func:`install` puts in their place. Each is pinned by a test against the l
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from mitmproxy.proxy.layers.http._events import (
 
 from understudy.audit.events import new_request_id
 from understudy.engine.deadline import Deadline
+from understudy.engine.writes import MergedWrites
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange
 from understudy.stages.record import denial_of
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 MAX_DRAINED_BYTES = 1 << 28
 """After a refusal the rest of a body is read and dropped, so that the client reads the answer
 instead of a reset; a client that goes on for longer than this is cut off."""
+LINGER_SECONDS = 2.0
+"""A client that sends nothing for this long after a refusal has read the answer."""
 _HEAD_END = b"\r\n\r\n"
 _CONTINUE = 100
 _SWITCHING_PROTOCOLS = 101
@@ -84,7 +88,9 @@ class ClientSide(_http1.Http1Server):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._drained = 0
+        self._writes = MergedWrites(self.conn)
         self._head_deadline = Deadline()
+        self._linger_deadline = Deadline()
         self._body_bytes = 0
 
     @property
@@ -100,6 +106,8 @@ class ClientSide(_http1.Http1Server):
         if isinstance(event, events.Wakeup):
             if (yield from self._head_deadline.wake(event)):
                 yield from self._reject(Reason.TIMEOUT, "the request head did not arrive in time")
+            if (yield from self._linger_deadline.wake(event)):
+                yield from self._close()
             return
         yield from super()._handle_event(event)
 
@@ -145,6 +153,11 @@ class ClientSide(_http1.Http1Server):
         if head is None:
             yield from self._reject(Reason.NOT_HTTP, None)
             return
+        body_at_hand = len(self.buf) - len(head_bytes)
+        session.whole_request = body_at_hand >= (head.content_length or 0) and (
+            head.content_length is not None or not head.has_body
+        )
+        session.whole_response = True  # what this proxy answers itself; an upstream may differ
         if head.refusal is None:
             # mitmproxy's own read_headers answers what it cannot read with a page of its own.
             try:
@@ -186,11 +199,13 @@ class ClientSide(_http1.Http1Server):
     def _reject(self, reason: Reason, detail: str | None) -> CommandGenerator[None]:
         """Refuse bytes that never became a request; answer where the reason has a status."""
         session = self._session
-        self._recorder.reject(session, reason, detail)
+        denial = Denial(reason, new_request_id())
+        self._recorder.reject(session, reason, detail, denial.request_id)
         if reason.status is None:
             yield from self._close()
         else:
-            yield from self._answer_and_drain(Denial(reason, new_request_id()))
+            session.whole_request = False
+            yield from self._answer_and_drain(denial)
 
     def _close(self) -> CommandGenerator[None]:
         self.state = self.done
@@ -200,13 +215,19 @@ class ClientSide(_http1.Http1Server):
         self.state = self.drain
         self.buf = _http1.ReceiveBuffer()
         yield commands.SendData(self.conn, denial.to_bytes())
+        if self._session.whole_request:
+            yield from self._close()
+        else:
+            yield from self._linger_deadline.start(LINGER_SECONDS)
 
     def drain(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        """Drop what the client still sends until it has read the answer and closed."""
+        """Drop what the client still sends until it closes, or falls silent."""
         self._drained += len(self.buf)
         self.buf = _http1.ReceiveBuffer()
         if isinstance(event, events.ConnectionClosed) or self._drained > MAX_DRAINED_BYTES:
             yield from self._close()
+        else:
+            yield from self._linger_deadline.start(LINGER_SECONDS)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
         """Pass the body on, within the limit; trailers are refused."""
@@ -251,18 +272,22 @@ class ClientSide(_http1.Http1Server):
 
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         """Write a response; an error is answered by the exchange's own denial."""
+        session = self._sessions.find(self.context.client)
         if not isinstance(event, ResponseProtocolError):
-            yield from super().send(event)
+            more = session is not None and session.whole_response
+            more = more and not isinstance(event, ResponseEndOfMessage)
+            # In a tunnel these are another connection's bytes, and no end ever comes.
+            more = more and self.state != self.passthrough
+            yield from self._writes.merge(super().send(event), more_follows=more)
             return
         if not self.conn.state & ConnectionState.CAN_WRITE:
             return
-        session = self._sessions.find(self.context.client)
+        yield from self._writes.flush()
         exchange = session.exchange if session else None
         refusal = exchange.refusal if exchange else None
-        if exchange is not None and refusal is not None and refusal.status and not self.response:
+        if session and exchange and refusal is not None and refusal.status and not self.response:
+            session.whole_request = session.whole_request or self.request_done
             yield from self._answer_and_drain(denial_of(exchange))
-            if self.request_done:
-                yield from self._close()
         else:
             yield from self._close()
 
@@ -275,6 +300,7 @@ class UpstreamSide(_http1.Http1Client):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._writes = MergedWrites(self.conn)
         self._first_byte_deadline = Deadline()
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
@@ -290,11 +316,14 @@ class UpstreamSide(_http1.Http1Client):
         A refusal found in the body ends the connection instead: the client may have sent all of
         it before the upstream was connected, so the reading side cannot stop what is on its way.
         """
+        session = self._sessions.find(self.context.client)
         if isinstance(event, RequestData | RequestEndOfMessage) and self._was_refused():
             if self.conn.state is not ConnectionState.CLOSED:
                 yield from self._fail("refused")
             return
-        yield from super().send(event)
+        more = session is not None and session.whole_request
+        more = more and isinstance(event, RequestHeaders | RequestData)
+        yield from self._writes.merge(super().send(event), more_follows=more)
         policy = self._policy()
         if isinstance(event, RequestEndOfMessage) and policy is not None:
             yield from self._first_byte_deadline.start(policy.limits.first_byte_timeout_seconds)
@@ -323,10 +352,15 @@ class UpstreamSide(_http1.Http1Client):
                 yield from self._fail("response head too large")
                 return
             interim = _read_interim(raw[: end + 2]) if end >= 0 else None
+            session = self._sessions.find(self.context.client)
             if interim is None:
                 if end >= 0:
                     self._first_byte_deadline.stop()
+                if session is not None:
+                    session.whole_response = _holds_whole_body(raw, end)
                 break
+            if session is not None:
+                session.whole_response = False
             self.buf = _http1.ReceiveBuffer()
             self.buf += raw[end + len(_HEAD_END) :]
             if interim.status_code != _CONTINUE:
@@ -357,6 +391,15 @@ class UpstreamSide(_http1.Http1Client):
 
 MAX_RESPONSE_HEAD_BYTES = 1 << 18
 """An upstream's response head may be this large: four times what clients are allowed."""
+
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+
+
+def _holds_whole_body(raw: bytes, end: int) -> bool:
+    """Whether ``raw``, whose head ends at ``end``, has all of a body of known length."""
+    length = _CONTENT_LENGTH.search(raw, 0, end + 2) if end >= 0 else None
+    return length is not None and len(raw) - end - len(_HEAD_END) >= int(length[1])
 
 
 def _read_interim(raw: bytes) -> http_layers.http.Response | None:

@@ -51,7 +51,7 @@ class Master(master.Master):
         self._proxyserver = Proxyserver()
         self.addons.add(
             self._proxyserver,
-            NextLayer(sessions, recorder),
+            NextLayer(sessions, recorder, self._proxyserver.connections),
             *stages,
             Tls(sessions, issuer, lambda: policies.current),
             ImmediateRefusal(),

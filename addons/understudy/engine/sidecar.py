@@ -240,7 +240,7 @@ class Sidecar:
         await self._master.stop_listening()
         deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
         while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_DRAIN_STEP_SECONDS)  # noqa: ASYNC110 - counted per request, an event would cost more than it saves
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
 
     def reopen(self) -> None:
         """Read the policy again and open the audit file again (SIGHUP)."""

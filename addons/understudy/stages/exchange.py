@@ -46,6 +46,10 @@ class Session:
     """The request head that the engine read last, as the client wrote it."""
     exchange: Exchange | None = None
     """The request in progress; HTTP/1.1 has one at a time."""
+    whole_request: bool = False
+    """The engine holds the request's whole body already, so its head can wait for it."""
+    whole_response: bool = False
+    """The engine holds the response's whole body already."""
     plans: dict[tuple[str, int], DialPlan] = field(default_factory=dict)
     """Where this connection's decided requests may be dialled, by (host, port)."""
 
