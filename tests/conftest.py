@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 from tests.support.proxy import Proxy
-from tests.support.scene import Scene
+from tests.support.scene import Scene, expect_no_secret_written
 from tests.support.upstream import Upstream
 from tests.support.world import SECRETS, World
 
@@ -79,6 +79,30 @@ def complete_policy(
     if not upstream["connect_to"]:
         del upstream["connect_to"]
     return {"version": 1} | policy | {"upstream": upstream}
+
+
+@pytest.fixture
+def start_scene(start_proxy: Callable[..., Proxy]) -> Iterator[Callable[..., Scene]]:
+    """Start a proxy of the test's own and watch it: ``start_scene(policy, upstreams, secrets)``.
+
+    Other arguments are the proxy's.
+    """
+    scenes: list[Scene] = []
+
+    def start(
+        policy: dict[str, Any] | str,
+        upstreams: list[Upstream],
+        secrets: Mapping[str, Iterable[str]],
+        **options: Any,
+    ) -> Scene:
+        proxy = start_proxy(policy, upstreams=upstreams, **options)
+        scenes.append(Scene(proxy, {u.name: u for u in upstreams}, secrets))
+        return scenes[-1]
+
+    yield start
+    for scene in scenes:
+        scene.leave()
+        expect_no_secret_written(scene.proxy, scene.secrets)
 
 
 @pytest.fixture(scope="session")
