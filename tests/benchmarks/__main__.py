@@ -51,7 +51,8 @@ def main() -> None:
         results = {}
         for start in (
             lambda: start_none(ca_file),
-            lambda: start_mitmdump(folder / "mitmdump", ca_file),
+            lambda: start_mitmdump(folder / "mitmdump", ca_file, quiet=False),
+            lambda: start_mitmdump(folder / "mitmdump-q", ca_file, quiet=True),
             lambda: start_understudy(folder / "understudy", ca_file, port),
         ):
             subject = start()
@@ -111,7 +112,7 @@ def load(subject: Subject, port: int, kind: str, clients: int, seconds: float) -
 
 def render(results: dict[str, Numbers], seconds: float) -> str:
     """The table, in Markdown."""
-    base, stock = results["no proxy"], results["mitmdump"]
+    base = results["no proxy"]
     names = list(results)
     rows = [
         ("requests/s, 1 client", lambda n: f"{n['rps1']:.0f}"),
@@ -135,11 +136,13 @@ def render(results: dict[str, Numbers], seconds: float) -> str:
         ("requests/s, 16 clients", "rps16"),
         ("new connections/s", "connections"),
     ]
-    lines += ["", "Ratio to stock mitmdump:", ""]
-    others = [name for name in names if name not in ("no proxy", "mitmdump")]
-    lines += [f"| | {' | '.join(others)} |", f"| --- |{' ---: |' * len(others)}"]
+    stocks = [name for name in names if name.startswith("mitmdump")]
+    own = [name for name in names if name.startswith("understudy")]
+    columns = [(name, stock) for name in own for stock in stocks]
+    heads = [f"{name} / {stock}" for name, stock in columns]
+    lines += ["", f"| ratio | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     lines += [
-        f"| {label} | {' | '.join(f'{results[o][key] / stock[key]:.2f} ×' for o in others)} |"
+        f"| {label} | {' | '.join(f'{results[n][key] / results[s][key]:.2f} ×' for n, s in columns)} |"
         for label, key in ratios
     ]
     lines += ["", f"{machine()}; {seconds:.0f} s a measurement."]

@@ -82,21 +82,22 @@ def start_none(ca_file: str) -> Subject:
     return Subject("no proxy", None, ca_file, None, 0.0)
 
 
-def start_mitmdump(folder: Path, ca_file: str) -> Subject:
-    """Stock mitmdump, quiet, with the script."""
+def start_mitmdump(folder: Path, ca_file: str, *, quiet: bool) -> Subject:
+    """Stock mitmdump with the script; ``quiet`` spares it its line for every request."""
     folder.mkdir()
     script = folder / "swap.py"
     script.write_text(SWAP_SCRIPT)
     port = free_port()
     begin = time.perf_counter()
-    command = [BIN / "mitmdump", "-q", "-s", script, "--listen-host", "127.0.0.1"]
+    command = [BIN / "mitmdump", *(["-q"] if quiet else []), "-s", script, "--listen-host", "127.0.0.1"]
     command += ["--listen-port", str(port), "--set", f"confdir={folder}"]
     command += ["--set", f"ssl_verify_upstream_trusted_ca={ca_file}"]
-    process = subprocess.Popen(command, env=clean_environ())
+    process = subprocess.Popen(command, env=clean_environ(), stdout=subprocess.DEVNULL)
     wait_for(lambda: accepts(port) and (folder / "mitmproxy-ca-cert.pem").exists())
     ready = time.perf_counter() - begin
     certificate = folder / "mitmproxy-ca-cert.pem"
-    return Subject("mitmdump", ("127.0.0.1", port), str(certificate), process, ready)
+    name = "mitmdump -q" if quiet else "mitmdump"
+    return Subject(name, ("127.0.0.1", port), str(certificate), process, ready)
 
 
 def start_understudy(folder: Path, ca_file: str, port: int, engine: str | None = None) -> Subject:
