@@ -13,6 +13,7 @@ from understudy.audit.log import AuditUnavailable
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of, find_exchange
 from understudy.stages.refusal import OWN_HEADERS, Denial
+from understudy.wire.failures import describe_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,8 +190,12 @@ class Record:
             self._recorder.decide(exchange)
         if flow.error is not None and flow.error.msg == CLIENT_DISCONNECTED:
             exchange.refuse(Reason.CLIENT_CLOSED)
-        exchange.refuse(Reason.UPSTREAM_FAILED)
-        status = flow.response.status_code if flow.response is not None else None
+        exchange.refuse(
+            Reason.UPSTREAM_FAILED, describe_failure(flow.error.msg if flow.error else "")
+        )
+        # An answer whose head never went on to the client is ours, whatever it said.
+        answered = flow.response is not None and exchange.first_byte_at > 0
+        status = flow.response.status_code if answered and flow.response else None
         self._recorder.finish(
             exchange, status or denial_of(exchange).reason.status, exchange.refusal
         )
