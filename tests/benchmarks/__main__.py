@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import trustme
-
 from tests.benchmarks.load import Spec
 from tests.benchmarks.subjects import (
     HOST,
@@ -99,9 +98,7 @@ def measure(subject: Subject, port: int, seconds: float) -> Numbers:
 def load(subject: Subject, port: int, kind: str, clients: int, seconds: float) -> Numbers:
     """Run the load generator against one subject."""
     credential = PLACEHOLDER if subject.address else SECRET
-    spec = Spec(
-        kind, clients, seconds, HOST, port, subject.ca_file, credential, subject.address
-    )
+    spec = Spec(kind, clients, seconds, HOST, port, subject.ca_file, credential, subject.address)
     command = [sys.executable, "-m", "tests.benchmarks.load", json.dumps(asdict(spec))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -128,8 +125,7 @@ def render(results: dict[str, Numbers], seconds: float) -> str:
     ]
     lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
     lines += [
-        f"| {label} | {' | '.join(show(results[name]) for name in names)} |"
-        for label, show in rows
+        f"| {label} | {' | '.join(show(results[name]) for name in names)} |" for label, show in rows
     ]
     ratios = [
         ("requests/s, 1 client", "rps1"),
@@ -141,10 +137,9 @@ def render(results: dict[str, Numbers], seconds: float) -> str:
     columns = [(name, stock) for name in own for stock in stocks]
     heads = [f"{name} / {stock}" for name, stock in columns]
     lines += ["", f"| ratio | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    lines += [
-        f"| {label} | {' | '.join(f'{results[n][key] / results[s][key]:.2f} ×' for n, s in columns)} |"
-        for label, key in ratios
-    ]
+    for label, key in ratios:
+        cells = [f"{results[n][key] / results[s][key]:.2f} ×" for n, s in columns]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += ["", f"{machine()}; {seconds:.0f} s a measurement."]
     return "\n".join(lines) + "\n"
 
@@ -156,7 +151,8 @@ def milliseconds(seconds: float) -> str:
 
 def machine() -> str:
     """What it ran on."""
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

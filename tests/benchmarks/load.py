@@ -117,8 +117,7 @@ def run_events(spec: Spec, context: ssl.SSLContext, results: list[float]) -> Non
             data += receive(connection)
             now = time.monotonic()
             *events, data = data.split(b"\n\n")
-            for event in events:
-                results.append(now - float(event.rpartition(b"data: ")[2]))
+            results += [now - float(event.rpartition(b"data: ")[2]) for event in events]
             seen += len(events)
 
 

@@ -1,4 +1,4 @@
-"""What is measured: no proxy at all, stock mitmdump with a script, Understudy with everything on."""
+"""What is measured: no proxy, stock mitmdump with a script, Understudy with everything on."""
 
 from __future__ import annotations
 
@@ -89,8 +89,15 @@ def start_mitmdump(folder: Path, ca_file: str, *, quiet: bool) -> Subject:
     script.write_text(SWAP_SCRIPT)
     port = free_port()
     begin = time.perf_counter()
-    command = [BIN / "mitmdump", *(["-q"] if quiet else []), "-s", script, "--listen-host", "127.0.0.1"]
-    command += ["--listen-port", str(port), "--set", f"confdir={folder}"]
+    command = [BIN / "mitmdump", *(["-q"] if quiet else []), "-s", script]
+    command += [
+        "--listen-host",
+        "127.0.0.1",
+        "--listen-port",
+        str(port),
+        "--set",
+        f"confdir={folder}",
+    ]
     command += ["--set", f"ssl_verify_upstream_trusted_ca={ca_file}"]
     process = subprocess.Popen(command, env=clean_environ(), stdout=subprocess.DEVNULL)
     wait_for(lambda: accepts(port) and (folder / "mitmproxy-ca-cert.pem").exists())

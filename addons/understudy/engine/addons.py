@@ -42,7 +42,7 @@ class FailClosedAddonManager(addonmanager.AddonManager):
     def __init__(
         self, master: Master, sessions: Sessions, recorder: Recorder, metrics: Metrics
     ) -> None:
-        super().__init__(master)
+        super().__init__(master)  # type: ignore[no-untyped-call] # the base is not annotated
         self._sessions = sessions
         self._recorder = recorder
         self._metrics = metrics
@@ -50,12 +50,12 @@ class FailClosedAddonManager(addonmanager.AddonManager):
 
     def add(self, *addons: object) -> None:
         """Add addons to the end of the chain."""
-        super().add(*addons)
+        super().add(*addons)  # type: ignore[no-untyped-call] # the base is not annotated
         self._compiled.clear()
 
     def remove(self, addon: object) -> None:
         """Remove an addon from the chain."""
-        super().remove(addon)
+        super().remove(addon)  # type: ignore[no-untyped-call] # the base is not annotated
         self._compiled.clear()
 
     async def handle_lifecycle(self, event: Hook) -> None:
