@@ -573,3 +573,18 @@ def test_any_damage_to_a_good_file_gives_a_policy_or_problems(load_text, data):
         load_text(text[:start] + inserted + text[end:])
     except PolicyError:
         return
+
+
+def test_an_unknown_field_hides_no_other_mistake_of_its_entry(load_text):
+    found = errors_of(
+        lambda: load_text(
+            "connections: {c: {provider: antropic, secret: {enve: X}}}\n"
+            "allow: [{name: a, connection: d, method: [GET]}]\n"
+        )
+    )
+    assert {problem.field for problem in found} == {
+        "connections.c.provider",
+        "connections.c.secret.enve",
+        "allow[0].connection",
+        "allow[0].method",
+    }

@@ -70,6 +70,8 @@ class Assembly:
     def _complain(
         self, draft: Draft, path: NodePath, message: str, severity: Literal["error", "warning"]
     ) -> None:
+        if path in draft.misspelt:
+            return
         tree = draft.tree
         self.problems.append(
             Problem(tree.file, tree.line(path), write_path(path), message, severity)

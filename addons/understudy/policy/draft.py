@@ -44,6 +44,8 @@ class Draft:
     deny_positions: list[int] = field(default_factory=list)
     broken_connections: set[str] = field(default_factory=set)
     """Names of connections that were left out: rules that use them are not to blame."""
+    misspelt: set[NodePath] = field(default_factory=set)
+    """Where an unknown field stands: what else seems to be missing there may be just that."""
     hides_connections: bool = False
     """Whether there may be connections whose very names could not be read."""
 
@@ -62,16 +64,18 @@ def read_draft(tree: Tree) -> Draft:
         found = shape_of(tree.value)
         tree.report((), f"found {found}; expected a policy that begins with version: 1")
         return draft
-    data = dict(tree.value)
+    errors = _errors_in(tree.value)
+    for error in errors:
+        _report(tree, error)
+    # A field that does not exist is left out alone, so that the rest of its entry is checked too.
+    unknown = {error["loc"] for error in errors if error["type"] == "extra_forbidden"}
+    draft.misspelt = {path[:-1] for path in unknown}
+    data = _without_fields(tree.value, unknown)
     bad: set[NodePath] = set()
-    try:
-        draft.document = PolicyDocument.model_validate(data)
-    except ValidationError as errors:
-        for error in errors.errors(include_url=False):
-            _report(tree, error)
-            depth = 2 if error["loc"][0] in _ENTRY_SECTIONS else 1
-            bad.add(error["loc"][:depth])
-        draft.document = PolicyDocument.model_validate(_without(data, bad))
+    for error in _errors_in(data):
+        depth = 2 if error["loc"][0] in _ENTRY_SECTIONS else 1
+        bad.add(error["loc"][:depth])
+    draft.document = PolicyDocument.model_validate(_without(data, bad))
     draft.hides_connections = ("connections",) in bad
     draft.broken_connections = {
         str(path[1]) for path in bad if path[:1] == ("connections",) != path
@@ -79,6 +83,33 @@ def read_draft(tree: Tree) -> Draft:
     draft.allow_positions = _positions(data, "allow", bad)
     draft.deny_positions = _positions(data, "deny", bad)
     return draft
+
+
+def _errors_in(data: object) -> list[ErrorDetails]:
+    try:
+        PolicyDocument.model_validate(data)
+    except ValidationError as errors:
+        return errors.errors(include_url=False)
+    return []
+
+
+def _without_fields(
+    data: dict[str, object], paths: set[NodePath], above: NodePath = ()
+) -> dict[str, object]:
+    """Return ``data`` without the mapping entries at ``paths``."""
+
+    def clean(value: object, path: NodePath) -> object:
+        if isinstance(value, dict):
+            return _without_fields(value, paths, path)
+        if isinstance(value, list):
+            return [clean(each, (*path, index)) for index, each in enumerate(value)]
+        return value
+
+    return {
+        name: clean(value, (*above, name))
+        for name, value in data.items()
+        if (*above, name) not in paths
+    }
 
 
 def _positions(data: dict[str, object], section: str, bad: set[NodePath]) -> list[int]:

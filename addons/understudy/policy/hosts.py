@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from functools import cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
@@ -60,6 +61,7 @@ class Authority:
     port: int
 
 
+@lru_cache(maxsize=1024)  # only what is valid is kept, so an entry is at most a few hundred bytes
 def parse_authority(raw: bytes, default_port: int | None) -> Authority:
     """Read ``host:port`` as it stands in a CONNECT target or a Host header.
 
