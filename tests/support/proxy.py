@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +194,18 @@ class Proxy:
             assert time.monotonic() < deadline, f"{len(found)} {event} events: {self.events()}"
             time.sleep(0.01)
         return found
+
+    @property
+    def log(self) -> str:
+        """What it wrote to standard error."""
+        return self.log_file.read_text()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something can be seen from outside."""
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            time.sleep(0.01)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics by its text."""

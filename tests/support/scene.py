@@ -37,7 +37,7 @@ class Scene:
     secrets: Mapping[str, Iterable[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._wires: list[Wire] = []
+        self.wires: list[Wire] = []
         self._written = self.proxy.audit_file.stat().st_size
         self._spied = self._spied_bytes()
         self._marks = {
@@ -50,7 +50,7 @@ class Scene:
     def wire(self) -> Wire:
         """A raw connection to the proxy's port."""
         wire = self.proxy.wire()
-        self._wires.append(wire)
+        self.wires.append(wire)
         return wire
 
     def tunnel(self, host: str, port: int = 443) -> Wire:
@@ -86,7 +86,7 @@ class Scene:
 
     def settle(self) -> None:
         """Close every connection and wait until the proxy has noticed: all is written then."""
-        for wire in self._wires:
+        for wire in self.wires:
             wire.close()
         deadline = time.monotonic() + START_SECONDS
         while self.proxy.open_connections() > 0:
@@ -187,7 +187,7 @@ class Scene:
         """What holds after every test, whatever it was about."""
         self.settle()
         outside = self.proxy.audit_file.read_bytes()[self._written :]
-        outside += b"".join(wire.transcript for wire in self._wires)
+        outside += b"".join(wire.transcript for wire in self.wires)
         for secret, owners in self.secrets.items():
             for form in forms_of(secret):
                 assert form not in outside, "a secret is visible outside"

@@ -12,10 +12,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import addonmanager, flow, http
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy import layer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
+from understudy.audit.events import new_request_id
+from understudy.engine.layers import Refused
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import denial_of
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIFECYCLE = frozenset({"load", "configure", "running", "done"})
+_LAST_HOOKS = frozenset({"response", "error"})
 
 
 class FailClosedAddonManager(addonmanager.AddonManager):
@@ -102,27 +106,36 @@ class FailClosedAddonManager(addonmanager.AddonManager):
                 self._refuse_flow(hook, subject)
             case ServerConnectionHookData():
                 subject.server.error = str(Reason.INTERNAL_ERROR)
-                session = self._sessions.find(subject.client)
-                if session is not None and session.exchange is not None:
-                    session.exchange.refuse(Reason.INTERNAL_ERROR)
+                self._refuse_exchange(subject.client)
+            case TlsData() if isinstance(subject.conn, Server):
+                subject.ssl_conn = None
+                self._refuse_exchange(subject.context.client)
             case ClientHelloData() | TlsData():
                 self._refuse_session(self._sessions.find(subject.context.client))
                 if isinstance(subject, TlsData):
                     subject.ssl_conn = None
+            case Client() if hook == "client_disconnected":
+                self._sessions.end(subject)
             case Client():
                 subject.error = str(Reason.INTERNAL_ERROR)
-                self._refuse_session(self._sessions.find(subject))
+                self._refuse_session(self._sessions.find(subject) or self._sessions.start(subject))
+            case layer.NextLayer():
+                self._refuse_session(self._sessions.find(subject.context.client))
+                subject.layer = Refused(subject.context)
             case _:
-                layer_context = getattr(subject, "context", None)
-                client = getattr(layer_context, "client", None)
-                self._refuse_session(self._sessions.find(client) if client else None)
+                _last_resort(subject)
+
+    def _refuse_exchange(self, client: Client) -> None:
+        session = self._sessions.find(client)
+        if session is not None and session.exchange is not None:
+            session.exchange.refuse(Reason.INTERNAL_ERROR)
 
     def _refuse_session(self, session: Session | None) -> None:
         if session is not None:
             self._recorder.reject(session, Reason.INTERNAL_ERROR)
 
     def _refuse_connect(self, connect: http.HTTPFlow) -> None:
-        denial = Denial(Reason.INTERNAL_ERROR, "unknown", method="CONNECT")
+        denial = Denial(Reason.INTERNAL_ERROR, new_request_id(), method="CONNECT")
         connect.response = denial.response()
         session = self._sessions.find(connect.client_conn)
         if session is not None:
@@ -136,15 +149,16 @@ class FailClosedAddonManager(addonmanager.AddonManager):
             _last_resort(subject)
             self._refuse_session(self._sessions.find(subject.client_conn))
             return
-        was_decided = exchange.decided
         exchange.refuse(Reason.INTERNAL_ERROR)
+        self._recorder.decide(exchange)
         if hook == "requestheaders":
             subject.request.stream = False
             subject.response = denial_of(exchange).response()
-        elif hook != "error" and subject.killable:
+        elif subject.killable:
             subject.kill()
-        if hook == "error" and was_decided:
-            self._recorder.finish(exchange, None, exchange.refusal)
+        if hook in _LAST_HOOKS:
+            status = subject.response.status_code if subject.response else None
+            self._recorder.finish(exchange, status, exchange.refusal)
 
 
 def _last_resort(subject: object) -> None:

@@ -1,0 +1,279 @@
+"""Invariant 7: an exception in any hook denies; no secret leaves, and there is an audit line.
+
+The hooks are found by looking at the addons, so a new hook is covered by being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import trustme
+from mitmproxy import dns, flow, hooks, tcp, udp
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy.layers.dns import DnsRequestHook
+from mitmproxy.proxy.layers.tcp import TcpStartHook
+from mitmproxy.proxy.layers.udp import UdpStartHook
+from tests.conftest import complete_policy
+from tests.support.client import REFUSED, Answer, client_hello
+from tests.support.proxy import Proxy
+from tests.support.scene import Scene, expect_no_secret_written
+from tests.support.upstream import Upstream, answer, answer_echo
+
+from understudy.engine.master import Master
+from understudy.stages import stages
+
+SECRET = "sk-real-never-with-a-fault-0123456789"
+SABOTAGE = b"sk-real-secret-in-an-exception-text"
+BODY = b'{"model": "x", "messages": []}'
+POLICY = {
+    "gateway": {"url": "https://gateway.example", "kind": "generic", "providers": ["openai"]},
+    "connections": {
+        "gpt": {"provider": "openai", "secret": {"env": "KEY"}},
+        "good": {
+            "hosts": ["good.example", "rude.good.example"],
+            "carriers": [{"header": "X-Api-Key"}],
+            "secret": {"env": "KEY"},
+        },
+    },
+    "allow": [{"name": "good", "connection": "good"}, {"name": "gpt", "connection": "gpt"}],
+}
+NEVER_CALLED = {"tcp_start", "udp_start", "dns_request"}
+"""Backstops for what the layers never open; that they are wrapped is tested below."""
+LATER = {"responseheaders", "response", "error", "tls_failed_client", "client_disconnected"}
+"""Hooks that no refusal can come from: the request is over, or with its own upstream."""
+
+
+def make_engine() -> Master:
+    """The engine with all its addons, and stand-ins for what they use."""
+    some: Any = MagicMock()
+    ours = stages(
+        sessions=some, policies=some, recorder=some, placeholders=some,
+        resolver=some, dialer=some, caller_token=None,
+    )  # fmt: skip
+    listen, folder = ("127.0.0.1", 0), Path("unused")
+    return Master(
+        ours, sessions=some, recorder=some, metrics=some, policies=some, issuer=some,
+        listen=listen, confdir=folder,
+    )  # fmt: skip
+
+
+async def find_addons() -> list[object]:
+    """Every addon of ours that the engine runs; what it takes from mitmproxy is not among them."""
+    chain = make_engine().addons.chain
+    return [addon for addon in chain if type(addon).__module__.startswith("understudy.")]
+
+
+def hooks_of(addon: object) -> list[str]:
+    return [name for name, _ in inspect.getmembers(addon, callable) if name in hooks.all_hooks]
+
+
+ADDONS = asyncio.run(find_addons())
+HOOKS = sorted(f"{type(addon).__name__}.{hook}" for addon in ADDONS for hook in hooks_of(addon))
+
+
+class Places:
+    """A proxy whose hooks can be made to raise, and upstreams that reflect what they get."""
+
+    def __init__(self, proxy: Proxy, upstreams: list[Upstream]) -> None:
+        self.proxy, self.upstreams = proxy, {u.name: u for u in upstreams}
+
+
+@pytest.fixture(scope="module")
+def places(
+    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Places]:
+    with (
+        Upstream("good.example", upstream_ca, handler=answer_echo) as good,
+        Upstream("gateway.example", upstream_ca, handler=answer_echo) as gateway,
+        Upstream("api.openai.com", upstream_ca) as openai,
+        Upstream("rude.good.example", upstream_ca, handler=answer(b"", close=True)) as rude,
+    ):
+        upstreams = [good, gateway, openai, rude]
+        policy = complete_policy(POLICY, upstreams, upstream_ca_file)
+        folder = tmp_path_factory.mktemp("faults")
+        with Proxy(policy, folder, environ={"KEY": SECRET}, faults=True) as proxy:
+            yield Places(proxy, upstreams)
+            expect_no_secret_written(proxy, [SECRET])
+            assert SABOTAGE not in proxy.everything_written()
+
+
+def scene_of(places: Places) -> Scene:
+    return Scene(places.proxy, places.upstreams, {SECRET: []})
+
+
+def ask(scene: Scene, host: str = "good.example") -> Answer | None:
+    """One request from the connection to the answer; None where the proxy closed instead."""
+    body = BODY if host == "api.openai.com" else b""
+    name = f"Authorization: Bearer {scene.placeholder('gpt')}"
+    if not body:
+        name = f"X-Api-Key: {scene.placeholder('good')}"
+    method = "POST" if body else "GET"
+    lines = [f"{method} /v1/chat/completions HTTP/1.1", f"Host: {host}", name]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    wire = scene.wire()
+    try:
+        answered = wire.connect(f"{host}:443")
+        if answered.status != 200:
+            return answered
+        return wire.start_tls(host).request("\n".join(lines), body)
+    except REFUSED:
+        return None
+
+
+def fault(hook: str, when: str) -> str:
+    return hook if when == "before" else f"{hook}:after"
+
+
+WHEN = pytest.mark.parametrize("when", ["before", "after"])
+BEFORE_THE_DIAL = [h for h in HOOKS if h.partition(".")[2] not in LATER | NEVER_CALLED]
+# Hosts: one of its own without a body; one through the gateway with a body that is looked at.
+HOSTS = pytest.mark.parametrize("host", ["good.example", "api.openai.com"])
+
+
+@HOSTS
+@WHEN
+@pytest.mark.parametrize("hook", BEFORE_THE_DIAL)
+def test_an_exception_before_the_answer_denies_and_nothing_goes_up(
+    places: Places, hook: str, when: str, host: str
+) -> None:
+    scene = scene_of(places)
+    with places.proxy.sabotage(fault(hook, when)):
+        answered = ask(scene, host)
+        scene.settle()
+    if answered is not None:
+        assert (answered.status, answered.reason) == (503, "internal_error")
+    for name in places.upstreams:
+        assert scene.bytes_seen(name) == b""
+    assert len(scene.verdicts()) == 1, scene.verdicts()
+    denied = [line for line in scene.events() if line.get("reason") == "internal_error"]
+    assert denied, scene.events()
+    scene.leave()
+    again = scene_of(places)
+    again.secrets = {SECRET: list(places.upstreams)}
+    answered = ask(again, host)
+    again.leave()
+    assert answered is not None
+    assert answered.status == 200, "it serves again without the fault"
+
+
+@HOSTS
+@WHEN
+@pytest.mark.parametrize(
+    "hook", [h for h in HOOKS if h.endswith((".responseheaders", ".response"))]
+)
+def test_an_exception_in_an_answer_leaks_no_reflected_secret(
+    places: Places, hook: str, when: str, host: str
+) -> None:
+    scene = scene_of(places)
+    scene.secrets = {SECRET: ["good.example", "gateway.example"]}
+    with places.proxy.sabotage(fault(hook, when)):
+        ask(scene, host)
+        scene.settle()
+    assert len(scene.verdicts()) == 1
+    (finished,) = scene.events("request.finished")
+    assert finished["request_id"] == scene.verdict()["request_id"]
+    scene.leave()
+
+
+@WHEN
+@pytest.mark.parametrize("hook", [h for h in HOOKS if h.endswith(".error")])
+def test_an_exception_after_a_failure_is_still_a_denial(
+    places: Places, hook: str, when: str
+) -> None:
+    scene = scene_of(places)
+    scene.secrets = {SECRET: ["rude.good.example"]}
+    with places.proxy.sabotage(fault(hook, when)):
+        answered = ask(scene, "rude.good.example")
+    assert answered is None or answered.status in {502, 503}
+    assert len(scene.verdicts()) == 1
+    assert len(scene.events("request.finished")) == 1
+    scene.leave()
+
+
+@WHEN
+@pytest.mark.parametrize("hook", [h for h in HOOKS if h.endswith(".tls_failed_client")])
+def test_an_exception_about_a_failed_handshake_leaves_a_line(
+    places: Places, hook: str, when: str
+) -> None:
+    scene = scene_of(places)
+    with places.proxy.sabotage(fault(hook, when)):
+        wire = scene.wire()
+        assert wire.connect("good.example:443").status == 200
+        wire.send(client_hello("good.example"))
+        assert wire.socket.recv(1) == b"\x16"
+        wire.send(b"\x15\x03\x03\x00\x02\x02\x2a")  # a fatal alert: bad certificate
+        wire.read_until_closed()
+        scene.settle()
+    assert scene.verdict()["event"] == "connection.rejected"
+    scene.expect_nothing_upstream()
+    scene.leave()
+
+
+@WHEN
+@pytest.mark.parametrize("hook", [h for h in HOOKS if h.endswith(".client_disconnected")])
+def test_an_exception_at_the_end_keeps_the_audit_and_the_count(
+    places: Places, hook: str, when: str
+) -> None:
+    def failures() -> float:
+        name = 'understudy_hook_errors_total{hook="client_disconnected"}'
+        return places.proxy.metrics().get(name, 0)
+
+    scene = scene_of(places)
+    scene.secrets = {SECRET: ["good.example"]}
+    before = failures()
+    with places.proxy.sabotage(fault(hook, when)):
+        assert ask(scene).status == 200
+        for wire in scene.wires:
+            wire.close()
+        places.proxy.wait_until(lambda: failures() > before)
+    again = scene_of(places)
+    again.secrets = scene.secrets
+    assert ask(again).status == 200
+    again.settle()
+    assert len(scene.events("request.finished")) == 2
+    scene.leave()
+
+
+@pytest.mark.parametrize(
+    ("kind", "hook"),
+    [
+        (tcp.TCPFlow, TcpStartHook),
+        (udp.UDPFlow, UdpStartHook),
+        (dns.DNSFlow, DnsRequestHook),
+    ],
+)
+def test_what_is_not_http_is_killed_whatever_a_hook_does(
+    kind: Callable[..., flow.Flow], hook: Callable[..., Any]
+) -> None:
+    """The layers never open such flows; if one came, an exception would not let it pass."""
+    client = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0)
+    stray = kind(client, Server(address=("127.0.0.1", 3)), True)
+    assert stray.killable
+
+    class Raising:
+        def tcp_start(self, _: object) -> None:
+            raise RuntimeError
+
+        udp_start = dns_request = tcp_start
+
+    async def trigger() -> None:
+        manager = make_engine().addons
+        manager.add(Raising())
+        await manager.trigger_event(hook(stray))
+
+    asyncio.run(trigger())
+    assert not stray.killable
+
+
+def test_every_hook_is_covered_by_a_test_here() -> None:
+    covered = {hook for hook in HOOKS if hook.partition(".")[2] in LATER | NEVER_CALLED}
+    assert covered | set(BEFORE_THE_DIAL) == set(HOOKS)
+    assert len(BEFORE_THE_DIAL) > 15
+    assert {name for name in LATER if any(h.endswith(f".{name}") for h in HOOKS)} == LATER
