@@ -45,6 +45,10 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         if name.startswith("UNDERSTUDY_"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("COLUMNS", raising=False)
+    for name in ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE"):
+        monkeypatch.delenv(name, raising=False)
+    # A command that is run in this process must not close this process.
+    monkeypatch.setattr("understudy.engine.process.harden", lambda: 0o022)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
 
 

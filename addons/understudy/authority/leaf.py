@@ -63,7 +63,8 @@ class LeafIssuer:
     """How many leaves are kept; the one used longest ago goes first."""
 
     def __init__(self, authority: Authority) -> None:
-        self._authority = authority
+        self.authority = authority
+        """What signs."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._leaves: OrderedDict[str, Leaf] = OrderedDict()
         signers = (authority.certificate, *authority.chain)
@@ -91,7 +92,7 @@ class LeafIssuer:
         return leaf
 
     def _sign(self, host: str, now: datetime) -> Leaf:
-        authority = self._authority
+        authority = self.authority
         name = _general_name(host)
         if authority.not_after <= now:
             raise AuthorityError(

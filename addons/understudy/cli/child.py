@@ -27,12 +27,13 @@ class ChildError(Exception):
         self.exit_code = exit_code
 
 
-async def run_child(command: Sequence[str], environment: Mapping[str, str]) -> int:
+async def run_child(command: Sequence[str], environment: Mapping[str, str], umask: int) -> int:
     """Run ``command`` to its end and give the exit code that a shell would give.
 
-    It shares standard input, output, error and the process group, so that terminals and job
-    control work as without us. Signals sent to us go on to it; those that the terminal has sent
-    to it already do not. Raises ChildError where it cannot be started.
+    It shares standard input, output, error and the process group, and makes files with ``umask``,
+    so that terminals, job control and its files are as without us. Signals sent to us go on to it;
+    those that the terminal has sent to it already do not. Raises ChildError where it cannot be
+    started.
     """
     loop = asyncio.get_running_loop()
     early: list[signal.Signals] = []
@@ -47,7 +48,7 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str]) -> i
     for number in _FORWARDED:
         loop.add_signal_handler(number, forward, number)
     try:
-        child = await _start(command, environment)
+        child = await _start(command, environment, umask)
         for number in early:
             _send(child, number)
         code = await child.wait()
@@ -58,11 +59,11 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str]) -> i
 
 
 async def _start(
-    command: Sequence[str], environment: Mapping[str, str]
+    command: Sequence[str], environment: Mapping[str, str], umask: int
 ) -> asyncio.subprocess.Process:
     name = command[0]
     try:
-        return await asyncio.create_subprocess_exec(*command, env=environment)
+        return await asyncio.create_subprocess_exec(*command, env=environment, umask=umask)
     except FileNotFoundError:
         raise ChildError(f"{name}: there is no such program", NOT_FOUND) from None
     except OSError as error:

@@ -87,11 +87,14 @@ def _audit_name() -> str:
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
     from understudy.engine.dialer import GuardedEventLoop
 
+    umask = options.harden_process(quiet=quiet)
     with asyncio.Runner(loop_factory=GuardedEventLoop) as runner:
-        return runner.run(_serve_and_run(settings, command, quiet=quiet))
+        return runner.run(_serve_and_run(settings, command, umask, quiet=quiet))
 
 
-async def _serve_and_run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
+async def _serve_and_run(
+    settings: Settings, command: Sequence[str], umask: int, *, quiet: bool
+) -> int:
     from understudy.audit.sinks import make_sink
     from understudy.cli.child import ChildError, run_child
     from understudy.cli.tally import TalliedSink, Tally, print_tally
@@ -112,7 +115,7 @@ async def _serve_and_run(settings: Settings, command: Sequence[str], *, quiet: b
                 f"{settings.policy} cannot be used", problems=sidecar.policies.problems
             )
         await _warn_of_missing_secrets(sidecar, policy)
-        code = await run_child(command, sandbox_of(sidecar, policy))
+        code = await run_child(command, sandbox_of(sidecar, policy), umask)
         await sidecar.drain()
     except ChildError as error:
         stderr.print(f"[bold red]understudy:[/] {escape(str(error))}", soft_wrap=True)

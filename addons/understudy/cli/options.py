@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.console import UsageProblem
+from understudy.cli.console import UsageProblem, stderr
 from understudy.engine.settings import Settings, parse_address, parse_admin
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def make_settings(
 ) -> Settings:
     """Check what was given and make Settings of it; UsageProblem says what is wrong."""
     check_pair(ca_cert, ca_key)
+    _check_environment()
     if ready_file is not None and is_missing(ready_file.absolute().parent):
         raise UsageProblem(f"--ready-file: there is no folder {ready_file.absolute().parent}")
     try:
@@ -180,6 +181,28 @@ def make_settings(
         )
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+
+
+def harden_process(*, quiet: bool = False) -> int:
+    """Close this process to others before it serves; gives the umask that was set before."""
+    from understudy.engine import process
+
+    if process.runs_as_root() and not quiet:
+        stderr.print(
+            "[yellow]warning[/] this runs as root: no file's mode protects the secrets from other "
+            "programs that do. Use a user of its own.",
+            soft_wrap=True,
+        )
+    return process.harden()
+
+
+def _check_environment() -> None:
+    from understudy.engine.process import UnsafeProcess, check_environment
+
+    try:
+        check_environment(os.environ)
+    except UnsafeProcess as error:
+        raise UsageProblem(f"the proxy cannot start: {error}") from None
 
 
 def start_problem(error: Exception) -> UsageProblem:

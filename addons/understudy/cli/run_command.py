@@ -57,6 +57,7 @@ def serve(settings: Settings) -> None:
     """Run a sidecar until a signal ends it; UsageProblem where it cannot start."""
     from understudy.engine.dialer import GuardedEventLoop
 
+    options.harden_process()
     with asyncio.Runner(loop_factory=GuardedEventLoop) as runner:
         runner.run(_serve(settings))
 

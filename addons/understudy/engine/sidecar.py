@@ -19,11 +19,12 @@ from understudy.audit.sinks import make_sink
 from understudy.authority.ca import Authority
 from understudy.authority.leaf import LeafIssuer
 from understudy.authority.pair import AuthorityError
-from understudy.authority.trust import sandbox_bundle, write_atomic
+from understudy.authority.trust import sandbox_bundle, upstream_bundle_pem, write_atomic
 from understudy.credentials.placeholders import PlaceholderBook, PlaceholderError
 from understudy.credentials.resolver import Resolver
 from understudy.engine.dialer import Dialer
 from understudy.engine.master import Master, quiet_mitmproxy_logs
+from understudy.engine.process import UnsafeProcess, check_state, open_public
 from understudy.engine.settings import format_address
 from understudy.engine.status import SidecarStatus
 from understudy.policy.problems import PolicyError, Problem
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
     from understudy.audit.sinks import Sink
     from understudy.engine.settings import Settings
     from understudy.policy.load import Loaded
+    from understudy.policy.model import Policy
 
 _DRAIN_STEP_SECONDS = 0.05
 
-START_ERRORS = (AuthorityError, AuditUnavailable, OSError)
+START_ERRORS = (AuthorityError, AuditUnavailable, UnsafeProcess, OSError)
 """What starting may raise; each has a sentence for the operator."""
 
 
@@ -49,8 +51,7 @@ class Sidecar:
     """One proxy. ``async with Sidecar(settings) as sidecar:`` serves until the block ends.
 
     ``sink`` stands in for the one that the settings name. Making it has no side effects; starting
-    it may raise AuthorityError, AuditUnavailable, PlaceholderError or OSError, each with a
-    sentence for the operator.
+    it may raise one of START_ERRORS, each with a sentence for the operator.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Sidecar:
         self._admin: AdminServer | None = None
         self._resources = AsyncExitStack()
         self._stop_watching = asyncio.Event()
+        self._fetching: asyncio.Task[None] | None = None
+        self._published: str | None = None
+        """The bundle as it was written last."""
         self.serving = False
         """Whether the proxy's port accepts connections."""
         self.started = time.monotonic()
@@ -105,6 +109,7 @@ class Sidecar:
         settings = self.settings
         quiet_mitmproxy_logs()
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        check_state(settings.state_dir)
         self.authority = (
             Authority.from_files(settings.ca_cert, settings.ca_key)
             if settings.ca_cert and settings.ca_key
@@ -113,11 +118,13 @@ class Sidecar:
         self.metrics.set_ca_expiry(self.authority.not_after)
         self.audit.start()
         self._resources.callback(self.audit.close)
-        self.policies.reload()
-        self._publish_trust()
+        self._publish_certificate()
+        if not self.policies.reload():
+            self._publish_bundle(None)
         await self._start_master()
         await self._start_admin()
-        await self._fetch_secrets()
+        if self.policies.current is not None:
+            await self._fetch_secrets(self.policies.current)
         watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
         self._resources.push_async_callback(self._end_watching, watcher)
         self._say_ready()
@@ -164,16 +171,29 @@ class Sidecar:
     # -- policy and secrets
 
     def _on_policy_loaded(self, loaded: Loaded) -> None:
+        extra_roots = loaded.policy.upstream.ca_pem
+        try:
+            upstream_bundle_pem(extra_roots, own=self.authority)
+        except AuthorityError as error:
+            raise _refused(self.settings.policy, "upstream.ca_file", error) from None
+        try:
+            self._publish_bundle(extra_roots)
+        except OSError as error:
+            raise _refused(self.bundle, "", error) from None
         try:
             self.placeholders.adopt(loaded.policy)
         except (PlaceholderError, OSError) as error:
-            place = str(self.settings.state_dir / "placeholders.json")
-            raise PolicyError((Problem(place, None, "", str(error), "error"),)) from None
+            raise _refused(self.settings.state_dir / "placeholders.json", "", error) from None
         self.metrics.prepare(loaded.policy)
         self.metrics.policy_loaded(loaded.policy.digest)
         self._say(events.policy_loaded(loaded.policy))
         if self._master is not None:
             self._master.set_idle_timeout(loaded.policy.limits.idle_timeout_seconds)
+            # Once the policy is in force: what is heard of its secrets is told by its names.
+            asyncio.get_running_loop().call_soon(self._fetch_later, loaded.policy)
+
+    def _fetch_later(self, policy: Policy) -> None:
+        self._fetching = asyncio.create_task(self._fetch_secrets(policy))
 
     def _follow_policy(self) -> None:
         if self._master is not None and self.policies.current is not None:
@@ -184,10 +204,9 @@ class Sidecar:
         kept = self.policies.current
         self._say(events.policy_rejected(problems, kept_digest=kept.digest if kept else None))
 
-    async def _fetch_secrets(self) -> None:
+    async def _fetch_secrets(self, policy: Policy) -> None:
         """Ask for every secret once, so that readiness knows and the first request is quick."""
-        policy = self.policies.current
-        connections = policy.connections.values() if policy else ()
+        connections = policy.connections.values()
         wanted = [self.resolver.resolve(c) for c in connections if c.secret is not None]
         await asyncio.gather(*wanted, return_exceptions=True)
 
@@ -206,13 +225,17 @@ class Sidecar:
 
     # -- files for others
 
-    def _publish_trust(self) -> None:
+    def _publish_certificate(self) -> None:
         """Write what a sandbox needs to trust this proxy: certificates only, never a key."""
-        policy = self.policies.current
-        self.ca_cert.parent.mkdir(parents=True, exist_ok=True)
+        open_public(self.ca_cert.parent)
         write_atomic(self.ca_cert, self.authority.cert_pem)
-        extra = policy.upstream.ca_pem if policy else None
-        write_atomic(self.bundle, sandbox_bundle(self.authority, extra))
+
+    def _publish_bundle(self, extra_roots: str | None) -> None:
+        """Write the certificate once more among all roots; again where a policy adds others."""
+        bundle = sandbox_bundle(self.authority, extra_roots)
+        if bundle != self._published:
+            write_atomic(self.bundle, bundle)
+            self._published = bundle
 
     def _write_ready_file(self) -> None:
         if self.settings.ready_file is None:
@@ -273,3 +296,8 @@ class Sidecar:
 
     def _say_stopped(self) -> None:
         self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
+
+
+def _refused(place: Path, field: str, error: Exception) -> PolicyError:
+    """A policy that cannot take force, whatever its files say."""
+    return PolicyError((Problem(str(place), None, field, str(error), "error"),))

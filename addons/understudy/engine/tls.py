@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.tls import TlsData
 
+    from understudy.authority.ca import Authority
     from understudy.authority.leaf import Leaf, LeafIssuer
     from understudy.policy.model import Policy
     from understudy.stages.exchange import Sessions
@@ -67,7 +68,9 @@ class Tls:
         if policy is None or name is None or data.is_dtls:
             data.ssl_conn = None
             return
-        connection = SSL.Connection(_upstream_context(policy.upstream.ca_pem))
+        connection = SSL.Connection(
+            _upstream_context(policy.upstream.ca_pem, self._issuer.authority)
+        )
         _verify_name(connection, name)
         connection.set_alpn_protos([_HTTP11])
         connection.set_connect_state()
@@ -101,12 +104,12 @@ def _new_context(method: int) -> SSL.Context:
 
 
 @lru_cache(maxsize=4)
-def _upstream_context(extra_pem: str | None) -> SSL.Context:
+def _upstream_context(extra_pem: str | None, own: Authority) -> SSL.Context:
     context = _new_context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_PEER, None)
     store = context.get_cert_store()
     assert store is not None
-    for pem in _PEM_CERTIFICATE.findall(upstream_bundle_pem(extra_pem)):
+    for pem in _PEM_CERTIFICATE.findall(upstream_bundle_pem(extra_pem, own)):
         store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, pem.encode("ascii")))
     return context
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from understudy.admin.metrics import Metrics
     from understudy.audit.log import AuditLog
+    from understudy.policy.model import Policy
     from understudy.stages.exchange import Exchange, Session
 
     type BodyFilter = Callable[[bytes], list[bytes]]
@@ -66,8 +67,8 @@ class Recorder:
             )
         )
 
-    def deny_tunnel(self, session: Session, denial: Denial) -> None:
-        """Record a CONNECT that was refused."""
+    def deny_tunnel(self, session: Session, denial: Denial, policy: Policy | None = None) -> None:
+        """Record a CONNECT that was refused; ``policy`` is what it was judged by."""
         session.requests += 1
         self._metrics.request_decided("deny", denial.reason, denial.rule)
         target = session.head.target if session.head else b""
@@ -78,6 +79,7 @@ class Recorder:
                 rule=denial.rule,
                 client=session.address,
                 target=target,
+                policy_digest=policy.digest if policy else None,
             )
         )
 

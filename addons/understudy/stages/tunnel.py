@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mitmproxy import http, tls
     from mitmproxy.connection import Client
 
+    from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
@@ -52,7 +53,8 @@ class Tunnel:
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Answer CONNECT: 2xx by silence, a denial otherwise."""
         session = self._sessions.of(flow.client_conn)
-        reason, rule = self._judge_connect(session, flow)
+        policy = self._policies.current
+        reason, rule = self._judge_connect(session, flow, policy)
         if reason is Reason.ALLOWED:
             assert session.tunnel is not None
             # The canonical form, which plans are made for; the client may have written another.
@@ -70,10 +72,12 @@ class Tunnel:
             tunnel.port if tunnel else "this port",
         )
         session.tunnel = None
-        self._recorder.deny_tunnel(session, denial)
+        self._recorder.deny_tunnel(session, denial, policy)
         flow.response = denial.response()
 
-    def _judge_connect(self, session: Session, flow: http.HTTPFlow) -> tuple[Reason, str | None]:
+    def _judge_connect(
+        self, session: Session, flow: http.HTTPFlow, policy: Policy | None
+    ) -> tuple[Reason, str | None]:
         head = session.head
         assert head is not None
         if head.refusal is not None or session.tunnel is not None:
@@ -84,7 +88,6 @@ class Tunnel:
             session.tunnel = parse_authority(head.target, None)
         except HostError:
             return Reason.BAD_TARGET, None
-        policy = self._policies.current
         if policy is None:
             return Reason.POLICY_MISSING, None
         verdict = decide_tunnel(policy, session.tunnel.host, session.tunnel.port)
