@@ -31,6 +31,7 @@ EXPECTED = {
     "understudy_requests_total": {"verdict", "reason", "rule"},
     "understudy_swaps_total": {"connection", "carrier"},
     "understudy_credential_violations_total": {"connection", "reason"},
+    "understudy_reflections_total": {"connection"},
     "understudy_upstream_responses_total": {"connection", "code_class"},
     "understudy_upstream_duration_seconds": {"rule"},
     "understudy_overhead_seconds": set(),
@@ -117,6 +118,7 @@ def move_everything(metrics: Metrics) -> None:
     metrics.request_decided("allow", Reason.ALLOWED, "claude")
     metrics.credential_violation("team", Reason.FOREIGN_CREDENTIAL)
     metrics.swapped("team", "header:x-api-key")
+    metrics.reflected("team", 2)
     metrics.observe_overhead(0.001)
     finish(metrics)
     metrics.set_active_connections(1)

@@ -116,6 +116,10 @@ class Metrics:
         known = carrier if carrier in self._carriers else NONE
         self._series.swaps[self._known(connection), known].inc()
 
+    def reflected(self, connection: str, count: int) -> None:
+        """Count secrets that came back in one response."""
+        self._series.reflections[self._known(connection),].inc(count)
+
     def observe_overhead(self, seconds: float) -> None:
         """Time the proxy's own work on one allowed request."""
         self._series.overhead.observe(seconds)
@@ -181,6 +185,7 @@ class Metrics:
 
     def _prepare_connection(self, name: str) -> None:
         self._connections.add(name)
+        self._series.reflections[name,]
         for reason in CREDENTIAL_REASONS:
             self._series.violations[name, reason.value]
         for code_class in CODE_CLASSES:

@@ -68,6 +68,14 @@ class Series:
                 registry=registry,
             )
         )
+        self.reflections = Children(
+            Counter(
+                "understudy_reflections",
+                "Secrets that an upstream sent back, replaced by the placeholder.",
+                ["connection"],
+                registry=registry,
+            )
+        )
         self.responses = Children(
             Counter(
                 "understudy_upstream_responses",

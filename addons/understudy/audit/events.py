@@ -80,6 +80,7 @@ FIELD_LOCATION = "location"
 FIELD_STATUS = "status"
 FIELD_BYTES_SENT = "bytes_sent"
 FIELD_BYTES_RECEIVED = "bytes_received"
+FIELD_REFLECTED = "reflected"
 FIELD_DURATION_MS = "duration_ms"
 FIELD_FIRST_BYTE_MS = "first_byte_ms"
 FIELD_OVERHEAD_MS = "overhead_ms"
@@ -155,6 +156,8 @@ def request_finished(
     event[FIELD_DETAIL] = exchange.detail
     event[FIELD_BYTES_SENT] = exchange.bytes_sent
     event[FIELD_BYTES_RECEIVED] = exchange.bytes_received
+    if exchange.scrubber is not None and exchange.scrubber.found:
+        event[FIELD_REFLECTED] = exchange.scrubber.found.total()
     event[FIELD_DURATION_MS] = _milliseconds(now - started)
     if exchange.first_byte_at:
         event[FIELD_FIRST_BYTE_MS] = _milliseconds(exchange.first_byte_at - started)

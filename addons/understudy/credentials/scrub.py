@@ -2,118 +2,149 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-import urllib.parse
+from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from understudy.credentials.forms import echoes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from understudy.credentials.secret import Secret
 
 MIN_SECRET_LENGTH = 8
 """Shorter secrets are not scrubbed: they would be found by accident everywhere."""
-_BASE64_ALIGNMENTS = 3
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+
+
+class Guarded(NamedTuple):
+    """A secret that may come back, and what stands in its place."""
+
+    connection: str
+    secret: Secret
+    placeholder: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """Every form of some secrets that is looked for, and what stands in its place."""
+    """Every form of some secrets that is looked for, prepared for searching."""
 
-    replacements: Mapping[bytes, bytes] = field(repr=False)
+    replacements: Mapping[bytes, tuple[str, bytes]] = field(repr=False)
+    """Form → (connection, placeholder)."""
+    needles: tuple[bytes, ...] = field(repr=False)
+    """The forms that hold no other form: where none of these is, no form is."""
     pattern: re.Pattern[bytes] = field(repr=False)
-    first_bytes: frozenset[int] = field(repr=False)
+    """The leftmost form, the longest where several begin."""
+    in_order: tuple[bytes, ...] = field(repr=False)
+    alphabet: bytes = field(repr=False)
     longest: int
 
 
 @lru_cache(maxsize=64)
-def forms_of(pairs: tuple[tuple[Secret, str], ...]) -> Forms:
-    """The forms of (secret, placeholder) pairs: raw, base64 at every alignment, URL-encoded,
-    JSON-escaped. Not looked for: other encodings, secrets split by an upstream on purpose.
+def forms_of(guarded: tuple[Guarded, ...]) -> Forms:
+    """The forms of these secrets; see :func:`understudy.credentials.forms.echoes`.
+
+    Where two connections have one and the same secret, the first one's placeholder stands for it.
     """
-    replacements: dict[bytes, bytes] = {}
-    for secret, placeholder in pairs:
-        value = secret.reveal().encode()
+    replacements: dict[bytes, tuple[str, bytes]] = {}
+    for connection, secret, placeholder in guarded:
+        value = secret.reveal()
         if len(value) >= MIN_SECRET_LENGTH:
-            for form in _forms(value):
-                replacements.setdefault(form, placeholder.encode())
-    longest_first = sorted(replacements, key=len, reverse=True)
+            for form in echoes(value):
+                replacements.setdefault(form, (connection, placeholder.encode()))
+    shortest_first = sorted(replacements, key=len)
+    needles: list[bytes] = []
+    for form in shortest_first:
+        if not any(needle in form for needle in needles):
+            needles.append(form)
     return Forms(
         replacements,
-        re.compile(b"|".join(map(re.escape, longest_first))),
-        frozenset(form[0] for form in longest_first),
-        len(longest_first[0]) if longest_first else 0,
+        tuple(needles),
+        re.compile(b"|".join(map(re.escape, reversed(shortest_first)))),
+        tuple(sorted(replacements)),
+        bytes({byte for form in replacements for byte in form}),
+        len(shortest_first[-1]) if shortest_first else 0,
     )
 
 
 class Scrubber:
     """Replaces secrets, in the forms that an echo gives them, by their placeholders.
 
-    Works over any chunking of the body: bytes that may be the beginning of a secret are held back
-    until the next chunk decides, and only those, so an event of a stream leaves at once.
+    Gives the same bytes for any chunking of a body: what may be the beginning of a secret is held
+    back until the next chunk decides, and only that, so an event of a stream leaves at once.
     """
 
     def __init__(self, forms: Forms) -> None:
-        self._replacements = forms.replacements
-        self._pattern = forms.pattern
-        self._first_bytes = forms.first_bytes
-        self._longest = forms.longest
+        self._forms = forms
         self._held = b""
-        self.count = 0
-        """How many reflections were replaced so far."""
+        self.found: Counter[str] = Counter()
+        """How many reflections were replaced so far, by connection."""
 
     def __bool__(self) -> bool:
-        return bool(self._replacements)
+        return bool(self._forms.replacements)
 
     def scrub(self, data: bytes) -> bytes:
-        """Replace in ``data``, which is whole: a header value, for instance."""
-        if not self._replacements:
-            return data
-        cleaned, count = self._pattern.subn(lambda match: self._replacements[match[0]], data)
-        self.count += count
-        return cleaned
+        """Replace in ``data``, which is whole."""
+        return self._forms.pattern.sub(self._replace, data) if self._is_seen(data) else data
+
+    def scrub_fields(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Replace in the names and values of header fields."""
+        whole = tuple(fields)
+        if not self._is_seen(b"\n".join(part for pair in whole for part in pair)):
+            return whole
+        return tuple((self.scrub(name), self.scrub(value)) for name, value in whole)
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of a body; give what is safe to send on now."""
-        if not self._replacements:
+        if not self._forms.replacements:
             return data
-        cleaned = self.scrub(self._held + data)
-        keep = self._undecided(cleaned)
-        self._held = cleaned[len(cleaned) - keep :]
-        return cleaned[: len(cleaned) - keep]
+        if self._held:
+            data = self._held + data
+        hold = self._undecided(data, 0)
+        pieces: list[bytes] = []
+        start = 0
+        if self._is_seen(data):
+            while (match := self._forms.pattern.search(data, start)) and match.start() < hold:
+                pieces += data[start : match.start()], self._replace(match)
+                start = match.end()
+                if start > hold:
+                    hold = self._undecided(data, start)
+        self._held = data[hold:]
+        return b"".join((*pieces, data[start:hold])) if start else data[:hold]
 
     def close(self) -> bytes:
         """Give what was held back when the body ends."""
         held, self._held = self._held, b""
-        return held
+        return self.scrub(held)
 
-    def _undecided(self, data: bytes) -> int:
-        """The length of the longest tail of ``data`` that a secret's form begins with."""
-        for start in range(max(0, len(data) - self._longest + 1), len(data)):
-            if data[start] in self._first_bytes:
-                tail = data[start:]
-                if any(form.startswith(tail) for form in self._replacements):
-                    return len(tail)
-        return 0
+    def _is_seen(self, data: bytes) -> bool:
+        # Substring search skips ahead; ten of them are quicker than one compiled alternation.
+        return any(needle in data for needle in self._forms.needles)
 
+    def _replace(self, match: re.Match[bytes]) -> bytes:
+        connection, placeholder = self._forms.replacements[match[0]]
+        self.found[connection] += 1
+        return placeholder
 
-def _forms(value: bytes) -> list[bytes]:
-    text = value.decode()
-    forms = [
-        value,
-        urllib.parse.quote(text, safe="").encode(),
-        json.dumps(text)[1:-1].encode(),
-        json.dumps(text)[1:-1].replace("/", "\\/").encode(),
-    ]
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        for shift in range(_BASE64_ALIGNMENTS):
-            # Only the characters that the secret alone determines, whatever stands around it.
-            encoded = encode(b"\0" * shift + value).rstrip(b"=")
-            start = (shift * 8 + 5) // 6
-            end = (shift + len(value)) * 8 // 6
-            forms.append(encoded[start:end])
-    return forms
+    def _undecided(self, data: bytes, start: int) -> int:
+        """Where from ``start`` on the first tail of ``data`` begins that a form could go on from.
+
+        The end of ``data`` where there is none.
+        """
+        forms = self._forms
+        start = max(start, len(data) - forms.longest + 1)
+        # A tail of forms' own characters only: mostly a word, or nothing.
+        start += len(data[start:].rstrip(forms.alphabet))
+        for position in range(start, len(data)):
+            tail = data[position:]
+            index = bisect_left(forms.in_order, tail)
+            while index < len(forms.in_order) and forms.in_order[index].startswith(tail):
+                if len(forms.in_order[index]) > len(tail):
+                    return position
+                index += 1
+        return len(data)

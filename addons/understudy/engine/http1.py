@@ -34,10 +34,10 @@ from understudy.audit.events import new_request_id
 from understudy.engine.deadline import Deadline
 from understudy.engine.writes import MergedWrites
 from understudy.reasons import Reason
-from understudy.stages.exchange import Exchange
 from understudy.stages.record import denial_of
 from understudy.stages.refusal import Denial
-from understudy.wire.head import has_bare_newline, looks_like_http, parse_head
+from understudy.stages.scrub import clean_head
+from understudy.wire.head import Incomplete, Rejected, examine, parse_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from understudy.policy.model import Limits, Policy
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
-    from understudy.wire.head import RequestHead
 
 MAX_DRAINED_BYTES = 1 << 28
 """After a refusal the rest of a body is read and dropped, so that the client reads the answer
@@ -125,19 +124,13 @@ class ClientSide(_http1.Http1Server):
         raw = bytes(self.buf)
         if not raw:
             return
-        end = raw.find(_HEAD_END)
-        head_bytes = raw if end < 0 else raw[: end + len(_HEAD_END)]
-        limit = self._limits.max_header_bytes if self._limits else 65536
-        if not looks_like_http(raw):
-            yield from self._reject(Reason.NOT_HTTP, None)
-        elif len(head_bytes) > limit:
-            yield from self._reject(Reason.HEADER_TOO_LARGE, None)
-        elif has_bare_newline(head_bytes):
-            yield from self._reject(Reason.BAD_HEADER, "a line ends without CR")
-        elif end < 0:
+        found = examine(raw, self._limits.max_header_bytes if self._limits else 65536)
+        if isinstance(found, Rejected):
+            yield from self._reject(found.reason, found.detail)
+        elif isinstance(found, Incomplete):
             yield from self._wait_for_head()
         else:
-            yield from self._accept_head(head_bytes, event)
+            yield from self._accept_head(raw[:found], event)
 
     def _wait_for_head(self) -> CommandGenerator[None]:
         if not self._head_deadline.is_running():
@@ -170,7 +163,8 @@ class ClientSide(_http1.Http1Server):
             else:
                 yield from self._pass_on(len(head_bytes), body_size, event)
                 return
-        yield from self._answer_and_drain(self._refuse_head(session, head))
+        denial = self._recorder.refuse_head(session, head, self._policy())
+        yield from self._answer_and_drain(denial)
 
     def _pass_on(
         self, head_size: int, body_size: int | None, event: events.ConnectionEvent
@@ -183,20 +177,6 @@ class ClientSide(_http1.Http1Server):
         self.body_reader = _http1.make_body_reader(body_size)
         self.state = self.read_body
         yield from self.state(event)
-
-    def _refuse_head(self, session: Session, head: RequestHead) -> Denial:
-        """Record a head that is refused whatever the policy says; mitmproxy never reads it."""
-        assert head.refusal is not None
-        if head.form == "authority" and session.tunnel is None:
-            denial = Denial(head.refusal, new_request_id(), method="CONNECT")
-            self._recorder.deny_tunnel(session, denial)
-            return denial
-        exchange = Exchange(session, self._policy(), head)
-        exchange.refuse(head.refusal)
-        session.requests += 1
-        self._recorder.decide(exchange)
-        exchange.finished = True
-        return denial_of(exchange)
 
     def _reject(self, reason: Reason, detail: str | None) -> CommandGenerator[None]:
         """Refuse bytes that never became a request; answer where the reason has a status."""
@@ -365,6 +345,8 @@ class UpstreamSide(_http1.Http1Client):
                 session.whole_response = False
             self.buf = _http1.ReceiveBuffer()
             self.buf += raw[end + len(_HEAD_END) :]
+            if session is not None and session.exchange is not None:
+                clean_head(session.exchange, interim)
             if interim.status_code != _CONTINUE:
                 # 100 was answered by this proxy itself when it accepted the request.
                 assert self.stream_id is not None
@@ -377,7 +359,13 @@ class UpstreamSide(_http1.Http1Client):
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
         """Pass the body on; trailers end it and are dropped."""
         try:
-            yield from super().read_body(event)
+            for command in super().read_body(event):
+                yield command
+                if self._was_refused():
+                    # A stage could not go on with the body.
+                    if self.conn.state is not ConnectionState.CLOSED:
+                        yield from self._fail("refused")
+                    return
         except NotImplementedError:
             assert self.stream_id is not None
             yield ReceiveHttp(ResponseEndOfMessage(self.stream_id))

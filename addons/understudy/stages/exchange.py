@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
 
     from understudy.credentials.judge import Plan, Presented
+    from understudy.credentials.scrub import Scrubber
     from understudy.engine.dialer import DialPlan
     from understudy.gateways.apply import Routed
     from understudy.gateways.scan import FieldScanner
@@ -81,6 +82,8 @@ class Exchange:
     """The decision waits for the body: a gateway's refused fields are looked for first."""
     scanner: FieldScanner | None = None
     """Looks for a gateway's refused fields in a body too large to keep, as it streams."""
+    scrubber: Scrubber | None = None
+    """Takes the secrets that may come back out of the response; None on a host without any."""
     decided: bool = False
     """The verdict is recorded."""
     forwarded: bool = False

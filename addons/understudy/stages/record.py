@@ -9,9 +9,10 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from understudy.audit import events
+from understudy.audit.events import new_request_id
 from understudy.audit.log import AuditUnavailable
 from understudy.reasons import Reason
-from understudy.stages.exchange import exchange_of, find_exchange
+from understudy.stages.exchange import Exchange, exchange_of, find_exchange
 from understudy.stages.refusal import OWN_HEADERS, Denial
 from understudy.wire.failures import describe_failure
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from understudy.admin.metrics import Metrics
     from understudy.audit.log import AuditLog
     from understudy.policy.model import Policy
-    from understudy.stages.exchange import Exchange, Session
+    from understudy.stages.exchange import Session
+    from understudy.wire.head import RequestHead
 
     type BodyFilter = Callable[[bytes], list[bytes]]
 
@@ -83,6 +85,20 @@ class Recorder:
             )
         )
 
+    def refuse_head(self, session: Session, head: RequestHead, policy: Policy | None) -> Denial:
+        """Record a head that is refused whatever the policy says; gives its answer."""
+        assert head.refusal is not None
+        if head.form == "authority" and session.tunnel is None:
+            denial = Denial(head.refusal, new_request_id(), method="CONNECT")
+            self.deny_tunnel(session, denial)
+            return denial
+        exchange = Exchange(session, policy, head)
+        exchange.refuse(head.refusal)
+        session.requests += 1
+        self.decide(exchange)
+        exchange.finished = True
+        return denial_of(exchange)
+
     def decide(self, exchange: Exchange) -> None:
         """Record the verdict; a line that cannot be written turns an allow into a refusal."""
         if exchange.decided:
@@ -123,6 +139,9 @@ class Recorder:
             bytes_sent=exchange.bytes_sent,
             bytes_received=exchange.bytes_received,
         )
+        if exchange.scrubber:
+            for name, count in exchange.scrubber.found.items():
+                self._metrics.reflected(name, count)
         self._write(events.request_finished(exchange, status=status, reason=reason, now=now))
 
     def _write(self, event: dict[str, object]) -> bool:
@@ -180,7 +199,7 @@ class Record:
         """Write the finished event after the last byte."""
         exchange = exchange_of(flow)
         status = flow.response.status_code if flow.response is not None else None
-        self._recorder.finish(exchange, status)
+        self._recorder.finish(exchange, status, exchange.refusal)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Write how an allowed request broke off; mitmproxy's text stays inside."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
+import logging
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
-from understudy.credentials.scrub import Scrubber, forms_of
+from understudy.credentials.scrub import Guarded, Scrubber, forms_of
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
+from understudy.stages.refusal import OWN_HEADERS
+from understudy.wire.coding import CodingError, decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,14 +19,18 @@ if TYPE_CHECKING:
     from understudy.credentials.placeholders import PlaceholderBook
     from understudy.credentials.resolver import Resolver
     from understudy.stages.exchange import Exchange
+    from understudy.wire.coding import Decoder
+
+logger = logging.getLogger(__name__)
 
 _BODYLESS = frozenset({204, 304})
 _SWITCHING_PROTOCOLS = 101
-_INFLATE_AT_ONCE_BYTES = 65536
+_PARTIAL_CONTENT = 206
+_TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
 
 class Scrub:
-    """Asks for plain responses where a secret went up, and cleans what comes back."""
+    """Asks for whole, plain responses where a secret may come back, and cleans them."""
 
     name = "understudy-scrub"
 
@@ -33,85 +39,114 @@ class Scrub:
         self._placeholders = placeholders
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Ask for a body that can be read as it streams."""
+        """Ask for a body that can be read as it streams; note the secrets of this moment."""
         exchange = exchange_of(flow)
-        if exchange.refusal is None and exchange.bound:
-            flow.request.headers["Accept-Encoding"] = "identity"
-            flow.request.headers.pop("Range", None)
+        if exchange.refusal is not None or not exchange.bound:
+            return
+        headers = flow.request.headers
+        headers["Accept-Encoding"] = "identity"
+        for name in ("Range", "If-Range"):
+            headers.pop(name, None)
+        # Now, because a secret may be replaced while the request that carries it is under way.
+        exchange.scrubber = Scrubber(forms_of(self._guarded(exchange)))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Clean the headers and set the body to be cleaned as it streams."""
+        """Clean the head and set the body to be cleaned as it streams, or refuse the response."""
         exchange = exchange_of(flow)
         response = flow.response
         if exchange.refusal is not None or response is None:
             return
         if response.status_code == _SWITCHING_PROTOCOLS:
-            exchange.refuse(Reason.UPSTREAM_FAILED, "the upstream switched protocols unasked")
-            flow.kill()
+            _refuse(flow, exchange, "the upstream switched protocols unasked")
             return
-        scrubber = self._scrubber(exchange)
-        if not scrubber:
+        if not exchange.scrubber:
             return
-        response.headers = http.Headers(
-            [(name, scrubber.scrub(value)) for name, value in response.headers.fields]
-        )
-        response.data.reason = scrubber.scrub(response.data.reason)
+        clean_head(exchange, response)
         if flow.request.method == "HEAD" or response.status_code in _BODYLESS:
             return
-        decode = _decoder(response.headers.pop("Content-Encoding", "identity"))
-        if decode is None:
-            exchange.refuse(Reason.UPSTREAM_FAILED, "the upstream used an encoding not asked for")
-            flow.kill()
+        if response.status_code == _PARTIAL_CONTENT:
+            # A secret that is cut in two by the parts would not be recognised in either.
+            _refuse(flow, exchange, "the upstream sent part of a body unasked")
+            return
+        decoder = decoder_of(response.headers.get("Content-Encoding", ""))
+        transfer = response.headers.get("Transfer-Encoding", "").strip().lower()
+        if decoder is None or transfer not in _TRANSFER_CODINGS:
+            _refuse(flow, exchange, "the upstream used an encoding not asked for")
             return
         _frame_as_stream(flow)
-        response.stream = _clean(scrubber, decode)
+        response.stream = _clean_body(flow, exchange.scrubber, decoder)
 
-    def _scrubber(self, exchange: Exchange) -> Scrubber:
+    def _guarded(self, exchange: Exchange) -> tuple[Guarded, ...]:
         placeholders = self._placeholders.current
-        pairs = []
-        for connection in exchange.bound:
+        plan = exchange.plan
+        decided = (plan.connection,) if plan is not None and plan.connection else ()
+        guarded: dict[str, Guarded] = {}
+        # Where connections share a secret, the first one's placeholder stands for it.
+        for connection in (*decided, *exchange.bound):
             secret = self._resolver.last_known(connection)
             placeholder = placeholders.get(connection.name)
             if secret is not None and placeholder is not None:
-                pairs.append((secret, placeholder))
-        return Scrubber(forms_of(tuple(pairs)))
+                guarded[connection.name] = Guarded(connection.name, secret, placeholder)
+        return tuple(guarded.values())
+
+
+def clean_head(exchange: Exchange, response: http.Response) -> None:
+    """Take secrets out of a response's header fields and reason; an interim response's too.
+
+    What only this proxy may say is removed with them.
+    """
+    for name in OWN_HEADERS:
+        response.headers.pop(name, None)
+    scrubber = exchange.scrubber
+    if scrubber:
+        response.headers = http.Headers(scrubber.scrub_fields(response.headers.fields))
+        response.data.reason = scrubber.scrub(response.data.reason)
+
+
+def _refuse(
+    flow: http.HTTPFlow,
+    exchange: Exchange,
+    detail: str | None,
+    reason: Reason = Reason.UPSTREAM_FAILED,
+) -> None:
+    exchange.refuse(reason, detail)
+    if flow.killable:
+        flow.kill()
 
 
 def _frame_as_stream(flow: http.HTTPFlow) -> None:
     """A cleaned body may have another length: chunked for HTTP/1.1, until close for 1.0."""
     assert flow.response is not None
     headers = flow.response.headers
-    headers.pop("Content-Length", None)
-    headers.pop("Transfer-Encoding", None)
+    for name in ("Content-Encoding", "Content-Length", "Transfer-Encoding"):
+        headers.pop(name, None)
     if flow.request.is_http11:
         headers["Transfer-Encoding"] = "chunked"
         flow.response.http_version = "HTTP/1.1"
 
 
-def _decoder(encoding: str) -> Callable[[bytes], list[bytes]] | None:
-    """A bounded, streaming decoder of a Content-Encoding; None where there is none."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return lambda data: [data]
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        return None
-    inflater = zlib.decompressobj(wbits=47 if encoding != "deflate" else 15)
-
-    def inflate(data: bytes) -> list[bytes]:
-        pieces = []
-        while data:
-            pieces.append(inflater.decompress(data, _INFLATE_AT_ONCE_BYTES))
-            data = inflater.unconsumed_tail
-        return pieces
-
-    return inflate
-
-
-def _clean(
-    scrubber: Scrubber, decode: Callable[[bytes], list[bytes]]
+def _clean_body(
+    flow: http.HTTPFlow, scrubber: Scrubber, decoder: Decoder
 ) -> Callable[[bytes], list[bytes]]:
+    """A body filter that gives no empty piece, and nothing more once the exchange is refused."""
+    exchange = exchange_of(flow)
+
     def clean(data: bytes) -> list[bytes]:
-        pieces = [scrubber.feed(piece) for piece in decode(data)] if data else [scrubber.close()]
+        if exchange.refusal is not None:
+            return []
+        pieces: list[bytes] = []
+        try:
+            if data:
+                pieces.extend(scrubber.feed(plain) for plain in decoder.feed(data))
+            else:
+                decoder.close()
+                pieces.append(scrubber.close())
+        except CodingError as error:
+            # Broken off, not ended: the agent must not take what it has for the whole.
+            _refuse(flow, exchange, str(error))
+        except Exception as error:  # noqa: BLE001 - no hook is around this call to fail closed
+            logger.error("cleaning a body failed with %s", type(error).__name__)  # noqa: TRY400 - no text of the exception
+            _refuse(flow, exchange, None, Reason.INTERNAL_ERROR)
         return [piece for piece in pieces if piece]
 
     return clean
