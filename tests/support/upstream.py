@@ -66,6 +66,7 @@ class Upstream:
     ca: trustme.CA | None = None
     handler: Handler | None = None
     tls: bool = True
+    address: str = "127.0.0.1"
     certificate: trustme.LeafCert | None = None
     neighbours: tuple[str, ...] = ()
     conversation: Conversation | None = None
@@ -97,7 +98,7 @@ class Upstream:
     @property
     def connect_to(self) -> str:
         """Where ``upstream.connect_to`` in a policy must lead."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def wait_for(self, condition: Callable[[Upstream], bool], seconds: float = 20.0) -> None:
         """Wait until ``condition`` holds; it is looked at after every event."""
@@ -119,7 +120,7 @@ class Upstream:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, self.address, 0)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         await self._stop.wait()
