@@ -38,7 +38,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.wires: list[Wire] = []
-        self._written = self.proxy.audit_file.stat().st_size
+        self.written = self.proxy.audit_file.stat().st_size
         self._spied = self._spied_bytes()
         self._marks = {
             name: _Mark(u.connections, len(u.requests), len(u.received), len(u.server_names))
@@ -94,7 +94,7 @@ class Scene:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The audit's lines since the scene began."""
-        return self.proxy.events(event, since=self._written)
+        return self.proxy.events(event, since=self.written)
 
     def verdicts(self) -> list[dict[str, Any]]:
         """One line for every action of the client, once all is settled."""
@@ -186,7 +186,7 @@ class Scene:
     def leave(self) -> None:
         """What holds after every test, whatever it was about."""
         self.settle()
-        outside = self.proxy.audit_file.read_bytes()[self._written :]
+        outside = self.proxy.audit_file.read_bytes()[self.written :]
         outside += b"".join(wire.transcript for wire in self.wires)
         for secret, owners in self.secrets.items():
             for form in forms_of(secret):
