@@ -71,6 +71,35 @@ def has_bare_newline(data: bytes) -> bool:
     return data.count(b"\n") != data.count(b"\r\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """More bytes are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Bytes that never become a request."""
+
+    reason: Reason
+    detail: str | None = None
+
+
+INCOMPLETE = Incomplete()
+
+
+def examine(data: bytes, max_header_bytes: int) -> int | Incomplete | Rejected:
+    """Look at the beginning of ``data``: the length of the head that is there, or why none is."""
+    end = data.find(b"\r\n\r\n")
+    length = end + 4 if end >= 0 else len(data)
+    if not looks_like_http(data):
+        return Rejected(Reason.NOT_HTTP)
+    if length > max_header_bytes:
+        return Rejected(Reason.HEADER_TOO_LARGE)
+    if has_bare_newline(data[:length]):
+        return Rejected(Reason.BAD_HEADER, "a line ends without CR")
+    return length if end >= 0 else INCOMPLETE
+
+
 def parse_head(raw: bytes) -> RequestHead | None:
     """Read one head, ``raw`` ending in the empty line; None where it is not HTTP/1.x at all.
 
