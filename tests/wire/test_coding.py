@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Callable
@@ -86,11 +87,10 @@ def test_what_flushes_in_the_middle_comes_out_at_once(name: str) -> None:
 def test_a_bomb_stops_at_the_bound(name: str) -> None:
     coding, encode = ENCODERS[name]
     bomb = encode(b"\0" * (MAX_GROWTH_BYTES * 4))
-    got = 0
+    pieces: list[bytes] = []
     with pytest.raises(CodingError, match="grew beyond"):
-        for piece in decoder(coding).feed(bomb):
-            got += len(piece)
-    assert got <= MAX_GROWTH_BYTES
+        pieces.extend(decoder(coding).feed(bomb))
+    assert len(b"".join(pieces)) <= MAX_GROWTH_BYTES
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
@@ -120,7 +120,5 @@ def test_other_codings_have_no_decoder(coding: str) -> None:
 @given(junk=st.lists(st.binary(max_size=40), max_size=5))
 def test_junk_raises_nothing_else(name: str, junk: list[bytes]) -> None:
     made = decoder(ENCODERS[name][0])
-    try:
+    with contextlib.suppress(CodingError):
         decode(made, junk)
-    except CodingError:
-        pass
