@@ -31,12 +31,6 @@ WRAPS = st.sampled_from(
         lambda p: p + p,
     ]
 )
-CARRIERS = {
-    ("X-Api-Key", "{}"),
-    ("Authorization", "Bearer {}"),
-    ("Authorization", "token {}"),
-    ("Authorization", "Basic {}"),
-}
 
 
 @settings(
@@ -55,18 +49,8 @@ def test_the_secret_goes_up_only_for_the_whole_placeholder_in_a_carrier(
     went_up = any(form in scene.bytes_seen("good.example") for form in forms_of(GOOD_SECRET))
     if went_up:
         assert answer.status == 200
-        assert (
-            value.strip()
-            in {
-                placeholder,
-                f"Bearer {placeholder}",
-                f"token {placeholder}",
-                "Basic " + base64.b64encode(f"user:{placeholder}".encode()).decode(),
-                "Basic " + base64.b64encode(f"user:{placeholder}".encode()).decode(),
-            }
-            or value.strip().partition(" ")[2].strip() == placeholder
-            or _is_basic(value, placeholder)
-        )
+        bare = value.strip()
+        assert placeholder in {bare, bare.partition(" ")[2].strip(), basic_password(bare)}
         assert name in {"X-Api-Key", "Authorization"}
         (line,) = scene.events("request.decided")
         assert len(line["swapped"]) == 1
@@ -75,11 +59,11 @@ def test_the_secret_goes_up_only_for_the_whole_placeholder_in_a_carrier(
     scene.leave()
 
 
-def _is_basic(value: str, placeholder: str) -> bool:
-    scheme, _, token = value.strip().partition(" ")
+def basic_password(value: str) -> str:
+    scheme, _, token = value.partition(" ")
     if scheme != "Basic":
-        return False
-    return base64.b64decode(token).decode("latin-1").partition(":")[2] == placeholder
+        return ""
+    return base64.b64decode(token).decode("latin-1").partition(":")[2]
 
 
 def test_a_body_is_never_searched_or_changed(scene: Scene) -> None:

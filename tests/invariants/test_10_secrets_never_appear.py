@@ -21,7 +21,10 @@ TEXT = "sk-real-in-an-object-0123456789"
 
 
 def test_a_session_of_everything_shows_no_secret_anywhere(
-    start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], tmp_path: Path
+    start_upstream: Callable[..., Upstream],
+    start_scene: Callable[..., Scene],
+    upstream_ca: trustme.CA,
+    tmp_path: Path,
 ) -> None:
     """Swaps, echoes, denials, failures, a reload and a changed secret, then every output."""
     secret_file = tmp_path / "key"
@@ -102,7 +105,7 @@ def test_nothing_is_shown_when_the_proxy_stops(
         "{}".format,
         "{:>40}".format,
         lambda secret: f"{secret!r}{secret!s}",
-        lambda secret: "%s" % secret,
+        "%s".__mod__,
         lambda secret: json.dumps({"key": secret}, default=str),
         lambda secret: repr([secret, {"key": secret}]),
         lambda secret: repr(vars(secret)) if hasattr(secret, "__dict__") else "",
@@ -116,10 +119,10 @@ def test_a_secret_shows_only_a_fingerprint(show: Callable[[Secret], str]) -> Non
 
 @pytest.mark.parametrize("copying", [pickle.dumps, copy.deepcopy, json.dumps])
 def test_a_secret_is_not_carried_off_by_copying(copying: Callable[[object], object]) -> None:
+    shown = b""
     try:
         copied = copying(Secret(TEXT, "KEY"))
-    except Exception as error:  # noqa: BLE001 - a refusal is what is wanted, of whatever kind
-        assert TEXT not in str(error)
-        assert TEXT not in "".join(traceback.format_exception(error))
-    else:
-        assert TEXT.encode() not in (copied if isinstance(copied, bytes) else repr(copied).encode())
+        shown = copied if isinstance(copied, bytes) else repr(copied).encode()
+    except Exception:  # noqa: BLE001 - a refusal is what is wanted, of whatever kind
+        shown = traceback.format_exc().encode()
+    assert TEXT.encode() not in shown

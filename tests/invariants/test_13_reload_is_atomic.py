@@ -1,4 +1,4 @@
-"""Invariant 13: a reload is atomic; every request is judged by one whole policy, old tunnels too."""
+"""Invariant 13: a reload is atomic; each request is judged by one whole policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invariant 15: metric labels come from finite sets that the policy defines, never from a client."""
+"""Invariant 15: label values come from the policy and from us, never from a client."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_what_a_sandbox_gets_holds_certificates_only(world: World) -> None:
     for name in (world.proxy.ca_cert, world.proxy.bundle):
         content = Path(name).read_bytes()
         assert PRIVATE not in content
-        assert x509.load_pem_x509_certificates(content)
+        assert content.count(b"-----BEGIN CERTIFICATE-----") == content.count(b"-----BEGIN") > 0
     public = Path(world.proxy.ca_cert).parent
     for file in public.iterdir():
         assert PRIVATE not in file.read_bytes()

@@ -3,8 +3,9 @@
 UNDERSTUDY_SPY_FILE gets one JSON line for every look-up and every connection that the process
 asks of the system. UNDERSTUDY_SPY_NAMES is all that names resolve to: a JSON object from a name
 to its answers, one list of addresses for each look-up in turn, the last one for ever; other names
-do not exist. UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this
+do not exist; "slow:30" among the addresses makes the look-up take 30 seconds. UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this
 hook of this addon raises, and with ``Swap.requestheaders:after`` it does its work first.
+UNDERSTUDY_SPY_CLOCK names a file of seconds by which the wall clock is ahead.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import sys
 _file = os.environ.pop("UNDERSTUDY_SPY_FILE", None)
 _names = os.environ.pop("UNDERSTUDY_SPY_NAMES", None)
 _fault_file = os.environ.pop("UNDERSTUDY_SPY_FAULT", None)
+_clock_file = os.environ.pop("UNDERSTUDY_SPY_CLOCK", None)
 _WATCHED = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.connect"})
 
 if _file:
@@ -32,6 +34,7 @@ if _file:
 if _names is not None:
     import re
     import socket
+    import time
 
     _answers = json.loads(_names)
     _NUMERIC = re.compile(r"(?=.*[0-9])[0-9a-fA-FxX.:%]+")
@@ -47,14 +50,29 @@ if _names is not None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         sys.audit("socket.getaddrinfo", host, port, family, type, proto)
         addresses = turns.pop(0) if len(turns) > 1 else turns[0]
+        for slow in [address for address in addresses if address.startswith("slow:")]:
+            time.sleep(float(slow.removeprefix("slow:")))
         return [
             (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port or 0, 0, 0))
             if ":" in address
             else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0))
             for address in addresses
+            if not address.startswith("slow:")
         ]
 
     socket.getaddrinfo = _getaddrinfo
+
+if _clock_file:
+    import time
+
+    _time_ns = time.time_ns
+
+    def _shifted_ns():
+        with open(_clock_file, encoding="ascii") as file:  # noqa: PTH123 - before pathlib is needed
+            return _time_ns() + int(file.read()) * 1_000_000_000
+
+    time.time_ns = _shifted_ns
+    time.time = lambda: _shifted_ns() / 1_000_000_000
 
 if _fault_file:
     import functools
