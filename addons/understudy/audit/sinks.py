@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 STDOUT_DESCRIPTOR = 1
 CHECK_INTERVAL_SECONDS = 1.0
+STALL_SECONDS = 1.0
 
 
 class AuditUnavailable(Exception):  # noqa: N818 - named for the reason it becomes
@@ -52,8 +53,8 @@ class Sink(Protocol):
 class StdoutSink:
     """Writes to standard output, past any buffer.
 
-    A reader that stops reading blocks the writer once the pipe is full: nothing is forwarded that
-    cannot be recorded.
+    Where a reader stops reading, the first line that finds the pipe full waits for a second; after
+    that the audit log counts as unavailable, without waiting, until there is room again.
     """
 
     name = "stdout"
@@ -61,6 +62,7 @@ class StdoutSink:
     def __init__(self, descriptor: int = STDOUT_DESCRIPTOR) -> None:
         self._descriptor = descriptor
         self._torn = False
+        self._stalled = False
 
     def start(self) -> None:
         """Check that the descriptor is open; raises AuditUnavailable."""
@@ -72,19 +74,31 @@ class StdoutSink:
             os.fstat(self._descriptor)
         except OSError as error:
             raise _unavailable("standard output", error) from error
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        if any(event & select.POLLERR for _, event in poll.poll(0)):
-            raise _unavailable("standard output", OSError(errno.EPIPE, os.strerror(errno.EPIPE)))
+        if (obstacle := _not_writable(self._descriptor, 0)) is not None:
+            raise _unavailable("standard output", obstacle)
 
     def write(self, line: bytes) -> None:
         """Write one line; raises AuditUnavailable."""
         data = b"\n" + line if self._torn else line
-        written, error = _write(self._descriptor, data)
+        written, error = self._write_patiently(data)
         if written:
             self._torn = data[written - 1] != ord("\n")
         if error is not None:
             raise _unavailable("standard output", error)
+
+    def _write_patiently(self, data: bytes) -> tuple[int, OSError | None]:
+        # What is writable takes PIPE_BUF bytes without blocking (POSIX, write, "Pipe").
+        written = 0
+        while written < len(data):
+            patience = 0 if self._stalled else STALL_SECONDS
+            error = _not_writable(self._descriptor, patience)
+            self._stalled = isinstance(error, BlockingIOError)
+            if error is None:
+                count, error = _write(self._descriptor, data[written : written + select.PIPE_BUF])
+                written += count
+            if error is not None:
+                return written, error
+        return written, None
 
     def reopen(self) -> None:
         """Do nothing: standard output has no path."""
@@ -202,6 +216,16 @@ SINKS: dict[str, Callable[[str], Sink]] = {
 def make_sink(destination: str) -> Sink:
     """Give the sink for ``--audit``: ``-`` is standard output, anything else a file's path."""
     return SINKS["stdout" if destination == STDOUT else "file"](destination)
+
+
+def _not_writable(descriptor: int, timeout_seconds: float) -> OSError | None:
+    """Why nothing can be written to a pipe within the time; None where it can."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    events = poll.poll(timeout_seconds * 1000)
+    if any(event & (select.POLLERR | select.POLLNVAL) for _, event in events):
+        return OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+    return None if events else BlockingIOError(errno.EAGAIN, "nobody reads it")
 
 
 def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from understudy.engine.lookup import Lookups
 from understudy.policy.addresses import is_guarded, is_within
 from understudy.reasons import Reason
 
@@ -65,6 +67,7 @@ class Dialer:
 
     def __init__(self, own_ports: Callable[[], Iterable[int]]) -> None:
         self._own_ports = own_ports
+        self._lookups = Lookups()
         self._cache: dict[tuple[str, int, str], DialPlan] = {}
 
     def recall(self, host: str, port: int, policy: Policy) -> DialPlan | None:
@@ -79,7 +82,8 @@ class Dialer:
         denial. Addresses that are all guarded give ``address_denied``.
         """
         override = policy.upstream.connect_to.get((host, port))
-        found = await self._look_up(*(override or (host, port)))
+        timeout_seconds = policy.limits.connect_timeout_seconds
+        found = await self._look_up(*(override or (host, port)), timeout_seconds)
         gateway = policy.gateway
         declared = override is not None or (
             gateway is not None and (host, port) == (gateway.host, gateway.port)
@@ -96,37 +100,36 @@ class Dialer:
         )
         if found and not allowed:
             return Reason.ADDRESS_DENIED
-        plan = DialPlan(
-            host, port, allowed, time.monotonic(), policy.limits.connect_timeout_seconds
-        )
+        plan = DialPlan(host, port, allowed, time.monotonic(), timeout_seconds)
         if len(self._cache) >= _CACHE_ENTRIES:
             self._cache.clear()
         self._cache[host, port, policy.digest] = plan
         return plan
 
-    async def _look_up(self, host: str, port: int) -> list[tuple[str, int]]:
+    async def _look_up(self, host: str, port: int, timeout_seconds: float) -> list[tuple[str, int]]:
         with contextlib.suppress(ValueError):
             return [(str(ip_address(host)), port)]
         try:
-            infos = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError):
+            found = await self._lookups.find(host, timeout_seconds)
+        except (OSError, TimeoutError):
             return []
-        return list(dict.fromkeys((str(info[4][0]), port) for info in infos))
+        return [(address, port) for address in found]
 
     def _is_own(self, address: str, port: int) -> bool:
         return port in self._own_ports() and _is_local(address)
 
 
 def _is_local(address: str) -> bool:
-    """Whether ``address`` is one of this machine's own: only those can be bound to."""
+    """Whether ``address`` is one of this machine's own: only those can be bound to.
+
+    Where that cannot be found out, for want of a descriptor say, it counts as one.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
     return True
 
 

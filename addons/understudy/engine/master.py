@@ -23,11 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+
     from understudy.admin.metrics import Metrics
     from understudy.authority.leaf import LeafIssuer
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
     from understudy.stages.record import Recorder
+
+
+_CLOSING_SECONDS = 5.0
+_CLOSING_STEP_SECONDS = 0.01
 
 
 class Master(master.Master):
@@ -48,6 +54,7 @@ class Master(master.Master):
         super().__init__(Options())
         self.addons = FailClosedAddonManager(self, sessions, recorder, metrics)
         self._listen = listen
+        self._sessions = sessions
         self._proxyserver = Proxyserver()
         self.addons.add(
             self._proxyserver,
@@ -85,13 +92,27 @@ class Master(master.Master):
         self.options.update(server=False)
         await self._proxyserver.servers.update([])
 
-    async def close(self) -> None:
-        """Close what is still open."""
+    def close_idle(self) -> None:
+        """Close the connections on which no request is in progress."""
         for handler in list(self._proxyserver.connections.values()):
-            io = handler.transports.get(handler.client)
-            if io is not None and io.handler is not None:
-                io.handler.cancel("shutting down")
+            session = self._sessions.find(handler.client)
+            if session is None or session.exchange is None or session.exchange.finished:
+                _close(handler)
+
+    async def close(self) -> None:
+        """Close what is still open, and wait until its end is told to every addon."""
+        for handler in list(self._proxyserver.connections.values()):
+            _close(handler)
+        deadline = asyncio.get_running_loop().time() + _CLOSING_SECONDS
+        while self._proxyserver.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - mitmproxy has no event for it
+            await asyncio.sleep(_CLOSING_STEP_SECONDS)
         await self.done()
+
+
+def _close(handler: ProxyConnectionHandler) -> None:
+    io = handler.transports.get(handler.client)
+    if io is not None and io.handler is not None:
+        io.handler.cancel("shutting down")
 
 
 def quiet_mitmproxy_logs() -> None:

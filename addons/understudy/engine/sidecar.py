@@ -90,6 +90,7 @@ class Sidecar:
         self._fetching: asyncio.Task[None] | None = None
         self._published: str | None = None
         """The bundle as it was written last."""
+        self._is_ready = False
         self.serving = False
         """Whether the proxy's port accepts connections."""
         self.started = time.monotonic()
@@ -118,6 +119,8 @@ class Sidecar:
         self.metrics.set_ca_expiry(self.authority.not_after)
         self.audit.start()
         self._resources.callback(self.audit.close)
+        # The last line: what closing breaks off has been told of before.
+        self._resources.callback(self._say_stopped)
         self._publish_certificate()
         if not self.policies.reload():
             self._publish_bundle(None)
@@ -128,7 +131,6 @@ class Sidecar:
         watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
         self._resources.push_async_callback(self._end_watching, watcher)
         self._say_ready()
-        self._resources.callback(self._say_stopped)
         self._write_ready_file()
 
     async def _start_master(self) -> None:
@@ -263,7 +265,9 @@ class Sidecar:
         await self._master.stop_listening()
         deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
         # An event set at every request's end would cost each of them more than this costs once.
-        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
+            # An open tunnel is a way for new requests too.
+            self._master.close_idle()
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
 
     def reopen(self) -> None:
@@ -283,6 +287,7 @@ class Sidecar:
             self.audit.write(event)
 
     def _say_ready(self) -> None:
+        self._is_ready = True
         policy = self.policies.current
         self._say(
             events.proxy_ready(
@@ -295,7 +300,8 @@ class Sidecar:
         )
 
     def _say_stopped(self) -> None:
-        self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
+        if self._is_ready:
+            self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
 
 
 def _refused(place: Path, field: str, error: Exception) -> PolicyError:

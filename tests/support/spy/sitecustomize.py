@@ -3,9 +3,10 @@
 UNDERSTUDY_SPY_FILE gets one JSON line for every look-up and every connection that the process
 asks of the system. UNDERSTUDY_SPY_NAMES is all that names resolve to: a JSON object from a name
 to its answers, one list of addresses for each look-up in turn, the last one for ever; other names
-do not exist; "slow:30" among the addresses makes the look-up take 30 seconds. UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this
-hook of this addon raises, and with ``Swap.requestheaders:after`` it does its work first.
-UNDERSTUDY_SPY_CLOCK names a file of seconds by which the wall clock is ahead.
+do not exist, and "slow:30" among the addresses makes the look-up take 30 seconds.
+UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this hook of this addon
+raises, and with ``Swap.requestheaders:after`` it does its work first. UNDERSTUDY_SPY_CLOCK names a
+file that says by how many seconds the wall clock is ahead.
 """
 
 import contextlib
