@@ -333,7 +333,7 @@ class UpstreamSide(_http1.Http1Client):
             if end < 0 and len(raw) > MAX_RESPONSE_HEAD_BYTES:
                 yield from self._fail("response head too large")
                 return
-            interim = _read_interim(raw[: end + 2]) if end >= 0 else None
+            interim = _read_interim(raw[:end]) if end >= 0 else None
             session = self._sessions.find(self.context.client)
             if interim is None:
                 if end >= 0:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BODYLESS = frozenset({204, 304})
 _SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
 _TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
@@ -58,6 +59,9 @@ class Scrub:
             return
         if response.status_code == _SWITCHING_PROTOCOLS:
             _refuse(flow, exchange, "the upstream switched protocols unasked")
+            return
+        if response.status_code < _FIRST_FINAL_STATUS:
+            _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
             return
         if not exchange.scrubber:
             return
