@@ -257,7 +257,7 @@ class ClientSide(_http1.Http1Server):
         session = self._sessions.find(self.context.client)
         if not isinstance(event, ResponseProtocolError):
             more = session is not None and session.whole_response
-            more = more and not isinstance(event, ResponseEndOfMessage)
+            more = more and not isinstance(event, ResponseEndOfMessage) and not _is_interim(event)
             # In a tunnel these are another connection's bytes, and no end ever comes.
             more = more and self.state != self.passthrough
             yield from self._writes.merge(super().send(event), more_follows=more)
@@ -384,6 +384,11 @@ MAX_RESPONSE_HEAD_BYTES = 1 << 18
 
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+
+
+def _is_interim(event: HttpEvent) -> bool:
+    """Whether the client waits for this, a 100 for instance, before anything follows."""
+    return isinstance(event, ResponseHeaders) and event.response.status_code < _INFORMATIONAL_END
 
 
 def _holds_whole_body(raw: bytes, end: int) -> bool:

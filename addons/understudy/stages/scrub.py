@@ -64,6 +64,9 @@ class Scrub:
             _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
             return
         if not exchange.scrubber:
+            if not flow.request.is_http11:
+                # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
+                response.headers.pop("Transfer-Encoding", None)
             return
         clean_head(exchange, response)
         if flow.request.method == "HEAD" or response.status_code in _BODYLESS:
