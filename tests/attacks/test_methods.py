@@ -56,6 +56,13 @@ def test_an_override_header_does_not_change_what_was_decided(scene: Scene, name:
     scene.expect_denied(answer, "method_not_allowed")
 
 
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-http_method", "X-Method-Override"])
+def test_an_override_header_asks_for_nothing_that_was_not_decided(scene: Scene, name: str) -> None:
+    with scene.tunnel("twin.example") as wire:
+        answer = wire.request(f"GET /v1/x HTTP/1.1\nHost: twin.example\n{name}: DELETE")
+    scene.expect_denied(answer, "bad_method")
+
+
 def test_a_body_on_get_is_framed_anew_and_stays_one_request(scene: Scene) -> None:
     smuggled = b"GET /private/x HTTP/1.1\r\nHost: other.example\r\n\r\n"
     answer = scene.request("other.example", method="GET", body=smuggled)

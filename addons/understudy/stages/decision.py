@@ -9,6 +9,7 @@ from understudy.credentials.judge import Head, inspect, judge
 from understudy.policy.direct import decide_request
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
+from understudy.wire.identity import overrides_method
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -50,6 +51,11 @@ class Decision:
         exchange.verdict = verdict
         if not verdict.allow:
             exchange.refuse(verdict.reason)
+            return
+        via_gateway = verdict.connection is not None and verdict.connection.via_gateway
+        if overrides_method(head.headers, target.method) and not via_gateway:
+            # At a gateway they are refused with all else that steers it.
+            exchange.refuse(Reason.BAD_METHOD, "a header asks for another method")
             return
         plan = judge(presented, verdict=verdict, bound=exchange.bound)
         if not isinstance(plan, Reason):

@@ -33,8 +33,6 @@ _CONNECTION_OPTIONS = frozenset(
 
 _HTTP_PORT = 80
 
-_METHOD_OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
-
 TargetForm = Literal["origin", "absolute", "authority", "asterisk"]
 
 
@@ -125,8 +123,6 @@ def parse_head(raw: bytes) -> RequestHead | None:
             headers.setdefault(field[1].lower(), []).append(field[2])
     if not _framing_is_clear(headers, http10=match[3] == b"0"):
         refusal = refusal or Reason.BAD_HEADER
-    if not _method_is_final(headers, method):
-        refusal = refusal or Reason.BAD_METHOD
     if not _options_are_known(headers) or len(headers.get(b"host", [])) != 1:
         refusal = refusal or Reason.BAD_HEADER
     lengths = headers.get(b"content-length", [b""])
@@ -188,11 +184,6 @@ def _framing_is_clear(headers: dict[bytes, list[bytes]], *, http10: bool) -> boo
     if codings:
         return not lengths and not http10 and [c.lower() for c in codings] == [b"chunked"]
     return len(lengths) <= 1 and all(_CONTENT_LENGTH.fullmatch(value) for value in lengths)
-
-
-def _method_is_final(headers: dict[bytes, list[bytes]], method: bytes) -> bool:
-    """Frameworks that obey these headers answer for another method than the one that is judged."""
-    return all(value == method for name in _METHOD_OVERRIDES for value in headers.get(name, ()))
 
 
 def _options_are_known(headers: dict[bytes, list[bytes]]) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _HTTPS_PORT = 443
 _HTTP_PORT = 80
 
+_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -75,6 +77,18 @@ def _straight_to_proxy(head: RequestHead) -> Authority | Reason:
     except HostError:
         return Reason.BAD_HEADER
     return wanted if host == wanted else Reason.BAD_HEADER
+
+
+def overrides_method(headers: Iterable[tuple[bytes, bytes]], method: str) -> bool:
+    """Whether a header asks for another method than the request line's.
+
+    Frameworks that obey it would answer for a request that no rule has judged.
+    """
+    wanted = method.encode("ascii")
+    return any(
+        name.lower().replace(b"_", b"-") in _METHOD_OVERRIDES and value != wanted
+        for name, value in headers
+    )
 
 
 def format_host(scheme: str, host: str, port: int) -> str:
