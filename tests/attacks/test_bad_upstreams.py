@@ -27,7 +27,7 @@ POLICY = {
 }
 TELLING = re.compile(
     rb"127\.0\.0\.1|\[Errno|errno|refused|mitmproxy|certificate|expired|OpenSSL|Traceback"
-    rb"|verify|self.signed|hostname|reset|python|0x[0-9a-f]",
+    rb"|verify|self.signed|hostname|reset|python|\b0x[0-9a-f]",
     re.IGNORECASE,
 )
 
