@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "threat-model.md"
 
 
-def tests_of(folder: Path) -> set[str]:
+def find_tests(folder: Path) -> set[str]:
     found = set()
     for file in folder.rglob("test_*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -22,7 +22,7 @@ def tests_of(folder: Path) -> set[str]:
 def test_every_test_that_the_threat_model_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text("utf-8")))
     assert len(named) > 60
-    assert named - tests_of(ROOT / "tests") == set()
+    assert named - find_tests(ROOT / "tests") == set()
 
 
 def test_every_attack_has_a_test() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 from collections.abc import Callable
 
 import pytest
 from tests.support.scene import Scene
-from tests.support.upstream import Upstream
+from tests.support.upstream import Received, Upstream
 
 
 @pytest.fixture
@@ -79,13 +81,23 @@ def test_an_allowed_request_looks_its_own_name_up_and_connects_there_only(named:
     assert connected == [f"('127.0.0.1', {port})"]
 
 
-def test_the_verdict_is_written_before_the_connection(named: Scene) -> None:
-    """The audit line's time is not after the upstream's first sight of the connection."""
-    port = named.upstreams["named.example"].port
-    assert named.request("named.example", "/v1/x", port=port).status == 200
-    named.settle()
-    (decided,) = named.events("request.decided")
-    (finished,) = named.events("request.finished")
-    assert decided["time"] <= finished["time"]
-    lines = [line["event"] for line in named.events()]
-    assert lines.index("request.decided") < lines.index("request.finished")
+def test_the_verdict_is_written_before_a_byte_goes_up(
+    start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
+) -> None:
+    """When the upstream reads the request's first byte, the audit's line is in the file."""
+    written: queue.Queue[bytes] = queue.Queue()
+
+    async def look(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        written.put(scene.proxy.audit_file.read_bytes())
+        await reader.readexactly(5)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    good = start_upstream("good.example", conversation=look)
+    scene = start_scene({"allow": [{"name": "good", "hosts": ["good.example"]}]}, [good], {})
+    with scene.tunnel("good.example") as wire:
+        # Half a body: the request is not even whole when it is decided and forwarded.
+        wire.send(b"POST /x HTTP/1.1\r\nHost: good.example\r\nContent-Length: 5\r\n\r\nhe")
+        assert b'"event":"request.decided"' in written.get(timeout=20)
+        wire.send(b"llo")
+        assert wire.read().status == 200
+    scene.expect_allowed("good.example")

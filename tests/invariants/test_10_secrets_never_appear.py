@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 from tests.support.scene import Scene, expect_no_secret_written, forms_of
 from tests.support.upstream import Upstream, answer_echo
 

@@ -20,7 +20,7 @@ TELLING = re.compile(
             r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b", r"\[Errno", r"errno", r"mitmproxy",
             r"python", r"openssl", r"Traceback", r"\.py\b", r"refused\b", r"certificate",
             r"Connect call",
-            r"/home|/tmp|/work", r"0x[0-9a-f]{4}", re.escape(mitmproxy.version.VERSION),
+            r"/home|/tmp|/work", r"\b0x[0-9a-f]{4}", re.escape(mitmproxy.version.VERSION),
             re.escape(sys.version.split()[0]), rf"\b{re.escape(VERSION)}\b",
         ]
     ),
