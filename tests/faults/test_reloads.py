@@ -1,0 +1,204 @@
+"""What a changed policy brings with it, and a policy file that changes all the time under load."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+from tests.conftest import complete_policy
+from tests.support.client import REFUSED
+from tests.support.proxy import Proxy
+from tests.support.upstream import Upstream
+
+SECRET = "sk-real-looped-0123456789abcdef"
+
+
+def pem_of(ca: trustme.CA) -> str:
+    return ca.cert_pem.bytes().decode()
+
+
+def test_the_published_bundle_follows_the_policys_roots(
+    start_proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    company = trustme.CA()
+    roots = tmp_path / "company.pem"
+    roots.write_text(pem_of(company))
+    policy: dict[str, Any] = {"version": 1, "allow": [{"name": "a", "hosts": ["a.example"]}]}
+    proxy = start_proxy(yaml.safe_dump(policy))
+    bundle = Path(proxy.bundle)
+    own = Path(proxy.ca_cert).read_text().strip()
+    assert own in bundle.read_text()
+    assert pem_of(company).strip() not in bundle.read_text()
+    proxy.write_policy(policy | {"upstream": {"ca_file": str(roots)}})
+    proxy.wait_for_events("policy.loaded", 2)
+    assert pem_of(company).strip() in bundle.read_text()
+    assert own in bundle.read_text()
+    proxy.write_policy(policy)
+    proxy.wait_for_events("policy.loaded", 3)
+    assert pem_of(company).strip() not in bundle.read_text()
+    assert bundle.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_our_own_ca_among_the_upstreams_roots_is_refused(
+    start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy], when: str
+) -> None:
+    """With it, a certificate made for an agent would pass as a provider's."""
+    good = start_upstream("good.example")
+    policy = {"allow": [{"name": "good", "hosts": ["good.example"]}]}
+    proxy = start_proxy(policy, upstreams=[good])
+    document = yaml.safe_load(proxy.policy_file.read_text())
+    document["upstream"]["ca_file"] = proxy.ca_cert
+    proxy.write_policy(document)
+    rejected = proxy.wait_for_events("policy.rejected")[-1]
+    assert "own CA" in str(rejected["problems"])
+    assert proxy.request("GET", "good.example").status == 200
+    if when == "at the start":
+        proxy.process.terminate()
+        proxy.process.wait(30)
+        again = start_proxy("", folder=proxy.folder)
+        with again.wire() as wire:
+            assert wire.connect("good.example:443").reason == "policy_missing"
+        assert again.admin("/readyz")[0] == 503
+
+
+def test_readiness_knows_the_secrets_of_a_new_policy(
+    start_proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    policy: dict[str, Any] = {
+        "connections": {
+            "good": {
+                "hosts": ["good.example"],
+                "carriers": [{"bearer": True}],
+                "secret": {"env": "KEY"},
+            }
+        },
+        "allow": [{"name": "good", "connection": "good"}],
+    }
+    proxy = start_proxy({"version": 1} | policy, environ={"KEY": SECRET})
+    assert proxy.admin("/readyz")[0] == 200
+    policy["connections"]["late"] = policy["connections"]["good"] | {
+        "hosts": ["late.example"],
+        "secret": {"file": str(key)},
+    }
+    policy["allow"].append({"name": "late", "connection": "late"})
+    proxy.write_policy({"version": 1} | policy)
+    failed = proxy.wait_for_events("secret.failed")[-1]
+    assert failed["connection"] == "late"
+    status, page = proxy.admin("/readyz")
+    assert (status, b"late" in page) == (503, True)
+    key.write_text(SECRET)
+    policy["connections"]["late"]["secret"]["max_age_seconds"] = 60
+    proxy.write_policy({"version": 1} | policy)
+    proxy.wait_for_events("policy.loaded", 3)
+    proxy.wait_until(lambda: proxy.admin("/readyz")[0] == 200)
+
+
+def test_a_refused_tunnel_names_the_policy_that_refused_it(
+    start_proxy: Callable[..., Proxy],
+) -> None:
+    proxy = start_proxy({"version": 1, "allow": [{"name": "a", "hosts": ["a.example"]}]})
+    with proxy.wire() as wire:
+        assert wire.connect("evil.example:443").status == 403
+    (loaded,) = proxy.events("policy.loaded")
+    (denied,) = proxy.wait_for_events("tunnel.denied")
+    assert denied["policy_digest"] == loaded["policy_digest"]
+
+
+def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
+    start_upstream: Callable[..., Upstream],
+    start_proxy: Callable[..., Proxy],
+    upstream_ca_file: Path,
+) -> None:
+    """Two good policies, bad ones between them, replaced and written in place, under load.
+
+    Each good one allows one path and no other; a mixture of the two would allow both or none.
+    """
+    good = start_upstream("good.example")
+    connection = {
+        "hosts": ["good.example"],
+        "carriers": [{"header": "X-Api-Key"}],
+        "secret": {"env": "KEY"},
+    }
+    first, second = (
+        yaml.safe_dump(
+            complete_policy(
+                {
+                    "connections": {"good": connection},
+                    "allow": [{"name": name, "connection": "good", "paths": [f"/{name}/**"]}],
+                },
+                [good],
+                upstream_ca_file,
+            ),
+            sort_keys=False,
+        )
+        for name in ("one", "two")
+    )
+    proxy = start_proxy(first, environ={"KEY": SECRET})
+    placeholder = proxy.placeholder("good")
+    stop = threading.Event()
+    answers: list[tuple[str, int, str]] = []
+    refused_tunnels = itertools.count()
+
+    def load(name: str) -> None:
+        head = f"GET /{name}/x HTTP/1.1\nHost: good.example\nX-Api-Key: {placeholder}"
+        while not stop.is_set():
+            with contextlib.suppress(*REFUSED), proxy.tunnel("good.example") as wire:
+                for _ in range(20):
+                    answer = wire.request(head)
+                    answers.append(
+                        (name, answer.status, "" if answer.status == 200 else answer.reason)
+                    )
+
+    def refused_load() -> None:
+        while not stop.is_set():
+            with proxy.wire() as wire:
+                assert wire.connect("evil.example:443").reason == "host_not_allowed"
+            next(refused_tunnels)
+
+    threads = [threading.Thread(target=load, args=(name,)) for name in ("one", "two")]
+    threads.append(threading.Thread(target=refused_load))
+    for thread in threads:
+        thread.start()
+    bad = ["", "version: 1\n", first[: len(first) // 2], "\x00", "allow: [", "- a\n- b\n"]
+    for turn in range(12):
+        proxy.write_policy(bad[turn % len(bad)])
+        text = second if turn % 2 == 0 else first
+        # Half, then whole, in the same file.
+        with proxy.policy_file.open("w") as file:
+            file.write(text[: len(text) // 3])
+            file.flush()
+            before = len(answers)
+            proxy.wait_until(lambda before=before: len(answers) > before + 3)  # type: ignore[misc] # bound now
+            file.write(text[len(text) // 3 :])
+        proxy.wait_for_events("policy.loaded", turn + 2)
+        before = len(answers)
+        proxy.wait_until(lambda before=before: len(answers) > before + 10)  # type: ignore[misc] # bound now
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    loaded = proxy.events("policy.loaded")
+    digests = {line["policy_digest"] for line in loaded}
+    assert len(digests) == 2
+    decided = proxy.events("request.decided") + proxy.events("tunnel.denied")
+    assert {line["policy_digest"] for line in decided} == digests
+    one = loaded[0]["policy_digest"]
+    for line in proxy.events("request.decided"):
+        allowed = "one" if line["policy_digest"] == one else "two"
+        asked = line["http"]["path"].split("/")[1]
+        assert (line["verdict"] == "allow") == (asked == allowed), line
+    assert {(status, reason) for _, status, reason in answers} == {
+        (200, ""),
+        (403, "path_not_allowed"),
+    }
+    assert {received.header("x-api-key") for received in good.requests} == {SECRET}
+    assert proxy.events("policy.rejected")
+    assert next(refused_tunnels) == len(proxy.events("tunnel.denied"))
