@@ -64,6 +64,12 @@ test: $(VENV)/.dev ## the whole suite but the gateways
 test-gateways: $(VENV)/.dev $(LITELLM_VENV)/.installed ## the SDKs through the real LiteLLM proxy
 	@$(PYTEST) -m gateway tests/gateways $(PYTEST_FLAGS)
 
+FUZZ_MINUTES := 5
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
+	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
+		$(PYTEST) -n 2 --timeout 0 tests/fuzz $(PYTEST_FLAGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict
 	@$(BIN)/ruff check .

@@ -61,8 +61,9 @@ class FieldScanner:
             return b"\0" in data or self._names.feed(data)
         window = self._tail + data
         self._tail = window[-self._overlap :]
-        plain = _ESCAPE.sub(_unescape, unquote_to_bytes(window))
-        return self._mentions(window) or self._mentions(plain)
+        unquoted = unquote_to_bytes(window)
+        readings = (window, unquoted, _ESCAPE.sub(_unescape, unquoted))
+        return any(self._mentions(reading) for reading in readings)
 
     def _mentions(self, text: bytes) -> bool:
         # Looking for plain bytes is several times faster than the pattern, and mostly enough.

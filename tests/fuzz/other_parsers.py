@@ -1,0 +1,136 @@
+"""HTTP parsers of other projects, each asked what requests some bytes are."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h11
+import httptools
+
+HERE = Path(__file__).parent / "parsers"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as a parser sees it."""
+
+    method: str
+    target: str
+    host: str
+    body: bytes
+
+
+class MisreadError(Exception):
+    """A parser does not take the bytes for requests."""
+
+
+Parser = Callable[[bytes], list[Seen]]
+
+
+def parse_with_h11(raw: bytes) -> list[Seen]:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(raw)
+    connection.receive_data(b"")
+    seen: list[Seen] = []
+    try:
+        while isinstance(request := connection.next_event(), h11.Request):
+            body = b""
+            while isinstance(event := connection.next_event(), h11.Data):
+                body += bytes(event.data)
+            if not isinstance(event, h11.EndOfMessage):
+                raise MisreadError(repr(event))
+            host = dict(request.headers).get(b"host", b"")
+            seen.append(
+                Seen(request.method.decode(), request.target.decode("latin-1"), host.decode(), body)
+            )
+            connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            connection.send(h11.EndOfMessage())
+            if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
+                connection.start_next_cycle()
+    except h11.RemoteProtocolError as error:
+        raise MisreadError(str(error)) from error
+    return seen
+
+
+class _Collect:
+    """httptools' callbacks."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.on_message_begin()
+
+    parser: httptools.HttpRequestParser
+
+    def on_message_begin(self) -> None:
+        self.target, self.host, self.body = b"", b"", b""
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"host":
+            self.host = value
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.seen.append(
+            Seen(
+                self.parser.get_method().decode(),
+                self.target.decode("latin-1"),
+                self.host.decode(),
+                self.body,
+            )
+        )
+
+
+def parse_with_llhttp(raw: bytes) -> list[Seen]:
+    collect = _Collect()
+    collect.parser = httptools.HttpRequestParser(collect)
+    try:
+        collect.parser.feed_data(raw)
+    except httptools.HttpParserError as error:
+        raise MisreadError(repr(error)) from error
+    return collect.seen
+
+
+def _ask(process: subprocess.Popen[bytes], raw: bytes) -> list[Seen]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(base64.b64encode(raw) + b"\n")
+    process.stdin.flush()
+    seen = json.loads(process.stdout.readline())
+    if any(len(request) != 4 for request in seen):
+        raise MisreadError(str(seen))
+    return [Seen(m, t, h, base64.b64decode(body)) for m, t, h, body in seen]
+
+
+@contextmanager
+def every_parser(folder: Path) -> Iterator[dict[str, Parser]]:
+    """The parsers that are on this machine; ``folder`` is for what must be built."""
+    commands: dict[str, list[str]] = {}
+    if node := shutil.which("node"):
+        commands["node"] = [node, str(HERE / "node.js")]
+    if go := shutil.which("go"):
+        built = str(folder / "parse")
+        subprocess.run(
+            [go, "build", "-o", built, str(HERE / "parse.go")], check=True, capture_output=True
+        )
+        commands["go"] = [built]
+    parsers: dict[str, Parser] = {"h11": parse_with_h11, "llhttp": parse_with_llhttp}
+    with ExitStack() as stack:
+        for name, command in commands.items():
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            stack.callback(process.kill)
+            parsers[name] = lambda raw, process=process: _ask(process, raw)
+        yield parsers

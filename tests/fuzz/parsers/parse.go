@@ -1,0 +1,46 @@
+// Reads lines of base64, each the bytes of one connection; writes what Go's net/http made of them
+// as a line of JSON: a list of requests, or of errors.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+)
+
+func parse(raw []byte) [][]string {
+	seen := [][]string{}
+	reader := bufio.NewReader(bytes.NewReader(raw))
+	for {
+		request, err := http.ReadRequest(reader)
+		if err == io.EOF {
+			return seen
+		}
+		if err != nil {
+			return append(seen, []string{err.Error()})
+		}
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return append(seen, []string{err.Error()})
+		}
+		encoded := base64.StdEncoding.EncodeToString(body)
+		seen = append(seen, []string{request.Method, request.RequestURI, request.Host, encoded})
+	}
+}
+
+func main() {
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		raw, err := base64.StdEncoding.DecodeString(lines.Text())
+		if err != nil {
+			panic(err)
+		}
+		line, _ := json.Marshal(parse(raw))
+		os.Stdout.Write(append(line, '\n'))
+	}
+}

@@ -1,0 +1,254 @@
+"""What goes upstream is one request, the same one for every parser, or nothing goes upstream."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from tests.fuzz.other_parsers import MisreadError, Parser, Seen, every_parser
+from tests.support.client import REFUSED, Answer, Wire
+from tests.support.proxy import START_SECONDS
+from tests.support.world import World
+
+HOST = "other.example"
+ANSWER_SECONDS = 0.5
+"""A request without answer for this long is one whose end the proxy still waits for."""
+EXAMPLES = int(os.environ.get("UNDERSTUDY_FUZZ_HEADS", "120"))
+SENTINEL = b"GET /sentinel HTTP/1.1\r\nHost: sentinel\r\n\r\n"
+AFTER = Seen("GET", "/sentinel", "sentinel", b"")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a request: what clients send, and what they should not."""
+
+    usual: SearchStrategy[bytes]
+    odd: SearchStrategy[bytes]
+
+
+def part(usual: list[bytes], *odd: bytes) -> Part:
+    return Part(st.sampled_from(usual), st.sampled_from(odd))
+
+
+METHODS = part(
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"],
+    b"get", b"TRACE", b"CONNECT", b"G\tET", b"PRI", b"", b"GET ", b" GET", b"M-SEARCH", b"QUERY",
+)  # fmt: skip
+TARGETS = part(
+    [b"/", b"/v1/x?q=1", b"/a/b%20c", b"/@scope%2fname", b"/?a=b&c=%26"],
+    b"*", b"//x", b"/%2e%2e/x", b"http://other.example/", b"/\x80", b"/#f", b"/a;b", b"x", b"",
+    b"/x HTTP/1.1", b"/x\x00", b"/x\ty", b"/\\x", b"https://evil.example/", b"/a?x=\xff", b"/{}|^",
+)  # fmt: skip
+VERSIONS = part(
+    [b"HTTP/1.1"],
+    b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b"HTTP/01.1",
+)  # fmt: skip
+HOSTS = part(
+    [b"Host: other.example"],
+    b"Host: other.example:443", b"HOST: OTHER.example", b"host:other.example.",
+    b"Host: evil.example",
+    b"Host: other.example\r\nHost: evil.example", b"X-Host: other.example", b"Host : other.example",
+    b"Host: other.example, evil.example", b"Host: other.example\x00", b"Host:\r\n other.example",
+    b"Host: other.example/", b"Host: u@other.example", b"Host: evil.example#@other.example",
+)  # fmt: skip
+FIELDS = part(
+    [b"Accept: */*", b"User-Agent: x/1", b"X-A: \xe4", b"X-Empty:", b"X-Tab: a\tb", b"Cookie: a=b",
+     b"Connection: close", b"Connection: keep-alive"],
+    b"Expect: 100-continue", b"Connection: Host", b"Connection: Content-Length", b"Upgrade: h2c",
+    b"TE: trailers", b"Trailer: X", b" folded", b"\tfolded", b"no colon", b": empty", b"A B: c",
+    b"X: a\rb", b"X: a\x00b", b"X: a\x0bb", b"X\xff: a", b"X: \x7f", b"Content-Length", b"X:\x85",
+    b"Content_Length: 5", b"Transfer_Encoding: chunked", b"Proxy-Connection: x", b"Keep-Alive: 5",
+    b"X(: 1", b'X: "\r\n', b"Upgrade: websocket", b"X-HTTP-Method-Override: PUT",
+)  # fmt: skip
+LINE_ENDS = part(
+    [b"\r\n"], b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n\r\n",
+)  # fmt: skip
+
+
+def chunked(body: bytes) -> bytes:
+    return b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+
+# Headers that say how long the body is, and the bytes that follow.
+CLEAR_FRAMINGS = [
+    (b"", b""),
+    (b"Content-Length: 0", b""),
+    (b"Content-Length: 5", b"hello"),
+    (b"Transfer-Encoding: chunked", chunked(b"hello")),
+    (b"transfer-encoding: Chunked", b"5\r\nhello\r\n0\r\n\r\n"),
+]
+ODD_FRAMINGS = [
+    (b"Content-Length: 5", b"hello" + SENTINEL),
+    (b"Content-Length: 0", SENTINEL),
+    (b"", SENTINEL),
+    (b"Content-Length: 5\r\nContent-Length: 5", b"hello"),
+    (b"Content-Length: 5\r\nContent-Length: 6", b"hello!"),
+    (b"Content-Length: 5, 5", b"hello"),
+    (b"Content-Length: +5", b"hello"),
+    (b"Content-Length: 05", b"hello"),
+    (b"Content-Length: 0x5", b"hello"),
+    (b"Content-Length: 5 ", b"hello"),
+    (b"Content-Length:\x0b5", b"hello"),
+    (b"Content-Length: -1", b"hello"),
+    (b"Content-Length: 5\r\nTransfer-Encoding: chunked", chunked(b"hello")),
+    (b"Transfer-Encoding: chunked\r\nContent-Length: 5", chunked(b"")),
+    (b"Transfer-Encoding: xchunked", chunked(b"hello")),
+    (b"Transfer-Encoding: chunked, chunked", chunked(b"hello")),
+    (b"Transfer-Encoding: gzip, chunked", chunked(b"hello")),
+    (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", chunked(b"hello")),
+    (b"Transfer-Encoding:\r\n chunked", chunked(b"hello")),
+    (b"Transfer-Encoding : chunked", chunked(b"hello")),
+    (b"Transfer-Encoding: chunked\x0b", chunked(b"hello")),
+    (b'Transfer-Encoding: "chunked"', chunked(b"hello")),
+    (b"Transfer-Encoding: chunked", b"5;x=y\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b'5;x="\r\n"\r\nhello\r\n0\r\n\r\n'),
+    (b"Transfer-Encoding: chunked", b"5\nhello\n0\n\n"),
+    (b"Transfer-Encoding: chunked", b"5\r\nhello0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"5 \r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"+5\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"0x5\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"0_5\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"00000000000000000005\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"fffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\nX: y\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n" + SENTINEL),
+    (b"Transfer-Encoding: chunked", chunked(b"hello") + SENTINEL),
+    (b"Transfer-Encoding: chunked", b"-1\r\nhello\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"\r\n5\r\nhello\r\n0\r\n\r\n"),
+]
+PARTS = ("method", "target", "version", "host", "framing", "field", "line end")
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """The bytes of something like a request, with up to two oddities; what follows it included."""
+    odd = draw(st.lists(st.sampled_from(PARTS), max_size=2))
+
+    def choose(name: str, kind: Part) -> bytes:
+        return draw(kind.odd if name in odd else kind.usual)
+
+    framing, body = draw(st.sampled_from(ODD_FRAMINGS if "framing" in odd else CLEAR_FRAMINGS))
+    lines = [choose("host", HOSTS), *([framing] if framing else [])]
+    lines += draw(st.lists(FIELDS.usual, max_size=2))
+    if "field" in odd:
+        lines.append(draw(FIELDS.odd))
+    lines = draw(st.permutations(lines))
+    start = b" ".join(
+        [choose("method", METHODS), choose("target", TARGETS), choose("version", VERSIONS)]
+    )
+    ends = [b"\r\n"] * (len(lines) + 2)
+    if "line end" in odd:
+        ends[draw(st.integers(0, len(ends) - 1))] = draw(LINE_ENDS.odd)
+    texts = [start, *lines, b""]
+    return b"".join(text + end for text, end in zip(texts, ends, strict=True)) + body
+
+
+@dataclass
+class Stage:
+    """The proxy, the upstream behind it, and everyone who reads what the upstream got."""
+
+    world: World
+    parsers: dict[str, Parser]
+
+    def send(self, raw: bytes) -> Answer | None:
+        """The proxy's first answer to ``raw``; None where it closes, or waits for more."""
+        with self.world.proxy.wire() as wire:
+            assert wire.connect(f"{HOST}:443").status == 200
+            wire.start_tls(HOST)
+            wire.socket.settimeout(ANSWER_SECONDS)
+            try:
+                return _final_answer(wire.send(raw), raw)
+            except (*REFUSED, TimeoutError, IndexError):
+                return None
+
+    def settle(self) -> None:
+        """Wait until the proxy has noticed that the client is gone."""
+        deadline = time.monotonic() + START_SECONDS
+        while self.world.proxy.open_connections() > 0:
+            assert time.monotonic() < deadline
+
+
+def _final_answer(wire: Wire, raw: bytes) -> Answer:
+    while True:
+        answer = wire.read(head_only=raw.startswith(b"HEAD"))
+        if answer.status >= 200:
+            return answer
+
+
+@pytest.fixture(scope="module")
+def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with every_parser(tmp_path_factory.mktemp("parsers")) as parsers:
+        yield Stage(world, parsers)
+
+
+@pytest.mark.timeout(0 if EXAMPLES > 1000 else 120)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(raw=requests())
+def test_an_upstream_sees_the_one_request_that_was_decided_or_none(
+    stage: Stage, raw: bytes
+) -> None:
+    proxy, upstream = stage.world.proxy, stage.world.upstreams[HOST]
+    written = proxy.audit_file.stat().st_size
+    requests_before, bytes_before = len(upstream.requests), len(upstream.received)
+    answer = stage.send(raw)
+    stage.settle()
+    lines = proxy.events(since=written)
+    verdicts = [line for line in lines if "verdict" in line]
+    sent = bytes(upstream.received[bytes_before:])
+    # Bytes behind the request are an action of their own.
+    assert 1 <= len(verdicts) <= 2, lines
+    allowed = [line for line in verdicts if line["verdict"] == "allow"]
+    assert len(upstream.requests) - requests_before <= len(allowed)
+    if not allowed:
+        event("refused: " + verdicts[0]["reason"])
+        assert sent == b""
+        assert answer is None or answer.status >= 400
+        return
+    finished = [line for line in lines if line["event"] == "request.finished"]
+    assert len(finished) == len(allowed) == 1
+    if "reason" in finished[0]:
+        event("broke off: " + finished[0]["reason"])
+        for name in ("h11", "llhttp"):
+            with contextlib.suppress(MisreadError):
+                assert len(stage.parsers[name](sent)) <= 1, (name, sent)
+        return
+    event("forwarded")
+    readings = {name: _read(parse, sent) for name, parse in stage.parsers.items()}
+    request = readings["h11"]
+    assert isinstance(request, Seen), (readings, sent)
+    assert set(readings.values()) == {request}, sent
+    http = allowed[0]["http"]
+    assert (request.method, request.host) == (http["method"], http["host"])
+    assert request.target.partition("?")[0] == http["path"]
+    assert len(request.body) == finished[0]["bytes_sent"]
+
+
+def _read(parse: Parser, sent: bytes) -> Seen | str:
+    """The one request that ``sent`` is, whatever follows on the same connection."""
+    last = b" HTTP/1.0\r\n" in sent  # nothing can follow
+    try:
+        seen = parse(sent if last else sent + SENTINEL)
+    except MisreadError as error:
+        return f"refused: {error}"
+    return seen[0] if seen[1:] == [AFTER] * (not last) else f"{len(seen)} requests: {seen}"
+
+
+@pytest.mark.parametrize("program", ["node", "go"])
+def test_other_servers_parsers_take_part(stage: Stage, program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed: its parser is not asked")
+    assert _read(stage.parsers[program], b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n") == Seen(
+        "GET", "/x", "a", b""
+    )
