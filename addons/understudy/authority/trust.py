@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,10 @@ def _parse_roots(extra_pem: str | None) -> list[x509.Certificate]:
 
 
 def _bundle(roots: list[x509.Certificate]) -> str:
-    public = certifi.contents()
-    if not public.endswith("\n"):
-        public += "\n"
-    return public + "".join(to_pem(root) for root in roots)
+    return _public_roots() + "".join(to_pem(root) for root in roots)
+
+
+@cache
+def _public_roots() -> str:
+    # Read once, at the start: later there may be no descriptor left to read it with.
+    return certifi.contents().rstrip("\n") + "\n"
