@@ -117,3 +117,27 @@ def test_what_is_refused_whole_is_refused_in_pieces(
     text = json.dumps(document, ensure_ascii=ascii_only)
     body = text.encode(encoding, errors="replace")
     assert scan(body, size) or not refuse_body(FIELDS, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{api_base: 1}",
+        b"{'api_base': 1}",
+        b'{"model: "x", "api_base": "y"}',
+        b'{"a": 1, /**/ "b": 2}',
+        b'{"a": 1} # "',
+    ],
+)
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_what_only_a_forgiving_parser_reads_is_refused(body: bytes, size: int) -> None:
+    assert scan(body, size)
+    assert refuse_body(FIELDS, body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'\xef\xbb\xbf{"a": [NaN, -Infinity, 1.5E+3, true, false, null]}']
+)
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_well_formed_json_is_not_refused(body: bytes, size: int) -> None:
+    assert not scan(body, size)

@@ -12,6 +12,8 @@ import re
 from urllib.parse import unquote_to_bytes
 
 _STRUCTURE = re.compile(rb'[{}\[\]:,"]')
+# All that well-formed JSON, Python's NaN and Infinity included, has between these and strings.
+_STRAY = re.compile(rb"[^ \t\r\n0-9+\-.EINaefilnrstuy]")
 _STRING_END = re.compile(rb'["\\]')
 _ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|([^u]))", re.DOTALL)
 _UNFINISHED_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
@@ -55,8 +57,8 @@ class FieldScanner:
             if start in _UTF16_STARTS:
                 return True
             self._is_json = start in _JSON_STARTS
-            self._names = _NameScanner(self._fields, _LEVELS_LOOKED_AT)
-            data, self._tail = self._tail, b""
+            self._names = _NameScanner(self._fields, _LEVELS_LOOKED_AT, strict=True)
+            data, self._tail = self._tail.removeprefix(_UTF8_MARK), b""
         if self._is_json and self._names is not None:
             return b"\0" in data or self._names.feed(data)
         window = self._tail + data
@@ -71,10 +73,15 @@ class FieldScanner:
 
 
 class _NameScanner:
-    """Looks for ``fields`` as names of objects in JSON, ``levels`` deep."""
+    """Looks for ``fields`` as names of objects in JSON, ``levels`` deep.
 
-    def __init__(self, fields: frozenset[str], levels: int) -> None:
+    With ``strict`` what stands where JSON has nothing counts as a field: a more forgiving parser
+    may read it, as it may names without quotes or in single ones.
+    """
+
+    def __init__(self, fields: frozenset[str], levels: int, *, strict: bool) -> None:
         self._fields = fields
+        self._strict = strict
         self._levels = levels
         self._open: list[bytes] = []
         self._at_name = False
@@ -96,6 +103,9 @@ class _NameScanner:
                     return True
                 continue
             match = _STRUCTURE.search(data, position)
+            between = data[position : match.start() if match else len(data)]
+            if self._strict and between and _STRAY.search(between):
+                return True
             if match is None:
                 return False
             self._take(match[0])
@@ -171,7 +181,7 @@ class _EmbeddedScanner:
 
     def __init__(self, fields: frozenset[str]) -> None:
         self.is_object: bool | None = None
-        self._names = _NameScanner(fields, 1)
+        self._names = _NameScanner(fields, 1, strict=False)
         self._unread = b""
 
     def feed(self, data: bytes) -> bool:
