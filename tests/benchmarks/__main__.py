@@ -52,7 +52,8 @@ def main() -> None:
             lambda: start_none(ca_file),
             lambda: start_mitmdump(folder / "mitmdump", ca_file, quiet=False),
             lambda: start_mitmdump(folder / "mitmdump-q", ca_file, quiet=True),
-            lambda: start_understudy(folder / "understudy", ca_file, port),
+            lambda: start_understudy(folder / "understudy", ca_file, port, "mitmproxy"),
+            lambda: start_understudy(folder / "express", ca_file, port, "express"),
         ):
             subject = start()
             try:

@@ -107,7 +107,7 @@ def start_mitmdump(folder: Path, ca_file: str, *, quiet: bool) -> Subject:
     return Subject(name, ("127.0.0.1", port), str(certificate), process, ready)
 
 
-def start_understudy(folder: Path, ca_file: str, port: int, engine: str | None = None) -> Subject:
+def start_understudy(folder: Path, ca_file: str, port: int, engine: str) -> Subject:
     """Understudy with policy, swap, audit (file, fail_closed) and metrics."""
     folder.mkdir()
     policy = {
@@ -130,7 +130,7 @@ def start_understudy(folder: Path, ca_file: str, port: int, engine: str | None =
     command = [BIN / "understudy", "run", "--policy", file, "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--state-dir", folder / "state"]
     command += ["--audit", folder / "audit.jsonl", "--ready-file", ready_file]
-    command += ["--engine", engine] if engine else []
+    command += ["--engine", engine]
     process = subprocess.Popen(
         command, env=clean_environ() | {"BENCH_SECRET": SECRET}, stderr=subprocess.DEVNULL
     )
@@ -138,7 +138,7 @@ def start_understudy(folder: Path, ca_file: str, port: int, engine: str | None =
     ready = time.perf_counter() - begin
     facts = json.loads(ready_file.read_text())
     host, _, listen_port = facts["proxy"].rpartition(":")
-    name = f"understudy ({engine})" if engine else "understudy"
+    name = f"understudy {engine}"
     return Subject(name, (host, int(listen_port)), facts["ca_cert"], process, ready)
 
 

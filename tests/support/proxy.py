@@ -89,6 +89,8 @@ class Proxy:
             self.audit or str(self.audit_file),
             "--ready-file",
             str(ready),
+            "--engine",
+            ENGINE,
             *self.arguments,
         ]
         with self.log_file.open("wb") as log, self.out_file.open("wb") as out:
@@ -176,9 +178,11 @@ class Proxy:
     def events(self, event: str | None = None, *, since: int = 0) -> list[dict[str, Any]]:
         """The audit's lines from byte ``since`` on; each must be whole, valid, ASCII JSON."""
         file = self.audit_file if self.audit is None else Path(self.audit)
-        raw = file.read_bytes()[since:] if file.exists() else b""
+        deadline = time.monotonic() + START_SECONDS
+        while (raw := file.read_bytes()[since:] if file.exists() else b"")[-1:] not in (b"", b"\n"):
+            # A reader may see the beginning of a line that is being written; it must end soon.
+            assert time.monotonic() < deadline, "the audit's last line has no end"
         assert raw.isascii()
-        assert raw[-1:] in (b"", b"\n")
         lines = [json.loads(line) for line in raw.splitlines()]
         return [line for line in lines if event is None or line["event"] == event]
 

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from understudy.policy.load import Loaded
 
 
+class Engine(StrEnum):
+    """What moves the bytes; the stages are the same."""
+
+    MITMPROXY = "mitmproxy"
+    EXPRESS = "express"
+
+
 class AuditFailure(StrEnum):
     """What happens to requests when the audit cannot be written."""
 
@@ -64,6 +71,10 @@ ExecAudit = Annotated[str | None, _audit("a new file in the state directory")]
 AuditFailureOption = Annotated[
     AuditFailure,
     _option("--audit-failure", None, "When it cannot be written: refuse requests, or carry on."),
+]
+EngineOption = Annotated[
+    Engine,
+    _option("--engine", None, "What moves the bytes: mitmproxy's core, or the faster express."),
 ]
 CaCert = Annotated[
     Path | None, _option("--ca-cert", "FILE", "Your own CA certificate, PEM.", show_default="made")
@@ -151,6 +162,7 @@ def make_settings(
     state_dir: Path | None,
     audit: str,
     audit_failure: AuditFailure,
+    engine: Engine,
     ca_cert: Path | None,
     ca_key: Path | None,
     ready_file: Path | None,
@@ -170,6 +182,7 @@ def make_settings(
             listen=parse_address(listen),
             admin=parse_admin(admin),
             audit=audit,
+            engine="express" if engine is Engine.EXPRESS else "mitmproxy",
             audit_failure="fail_closed" if audit_failure == "fail_closed" else "best_effort",
             ca_cert=ca_cert,
             ca_key=ca_key,

@@ -67,20 +67,25 @@ class FailClosedAddonManager(addonmanager.AddonManager):
         await self.trigger_event(event)
 
     async def trigger_event(self, event: Hook) -> None:
+        """Call every addon's hook of the event's name."""
+        await self.call(event.name, *event.args())
+
+    async def call(self, name: str, *arguments: object) -> None:
         """Call every addon's hook of this name."""
-        hooks = self._compiled.get(event.name)
+        hooks = self._compiled.get(name)
         if hooks is None:
-            hooks = self._compiled[event.name] = [
-                hook for addon in self.chain for _, hook in self._iter_hooks(addon, event)
+            hooks = self._compiled[name] = [
+                hook
+                for addon in addonmanager.traverse(self.chain)
+                if callable(hook := getattr(addon, name, None))
             ]
-        arguments = event.args()
         for hook in hooks:
             try:
                 result = hook(*arguments)
                 if result is not None and inspect.isawaitable(result):
                     await result
             except Exception as error:  # noqa: BLE001 - whatever a hook raises must refuse
-                self._fail(event.name, error, arguments[0] if arguments else None)
+                self._fail(name, error, arguments[0] if arguments else None)
 
     def _fail(self, hook: str, error: Exception, subject: object) -> None:
         # The exception's text may quote the request, a secret included: only its type is logged.

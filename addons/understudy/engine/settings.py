@@ -19,6 +19,8 @@ class Settings:
     listen: tuple[str, int] = ("127.0.0.1", 9080)
     admin: tuple[str, int] | Path | None = ("127.0.0.1", 9081)
     """A TCP address, a Unix socket's path, or None for no admin server."""
+    engine: Literal["mitmproxy", "express"] = "mitmproxy"
+    """What moves the bytes; the stages are the same."""
     audit: str = "-"
     """``-`` for standard output, or a file."""
     audit_failure: Literal["fail_closed", "best_effort"] = "fail_closed"

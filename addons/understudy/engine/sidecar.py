@@ -27,6 +27,7 @@ from understudy.engine.master import Master, quiet_mitmproxy_logs
 from understudy.engine.process import UnsafeProcess, check_state, open_public
 from understudy.engine.settings import format_address
 from understudy.engine.status import SidecarStatus
+from understudy.express.engine import Express
 from understudy.policy.problems import PolicyError, Problem
 from understudy.policy.watch import PolicyHolder
 from understudy.stages import stages
@@ -45,6 +46,8 @@ _DRAIN_STEP_SECONDS = 0.05
 
 START_ERRORS = (AuthorityError, AuditUnavailable, UnsafeProcess, OSError)
 """What starting may raise; each has a sentence for the operator."""
+
+ENGINES: dict[str, type[Master] | type[Express]] = {"mitmproxy": Master, "express": Express}
 
 
 class Sidecar:
@@ -83,7 +86,7 @@ class Sidecar:
         self.bundle = settings.state_dir / "public" / "bundle.pem"
         self.proxy_address: tuple[str, int] = settings.listen
         self.admin_address: tuple[str, int] | Path | None = None
-        self._master: Master | None = None
+        self._master: Master | Express | None = None
         self._admin: AdminServer | None = None
         self._resources = AsyncExitStack()
         self._stop_watching = asyncio.Event()
@@ -134,7 +137,8 @@ class Sidecar:
         self._write_ready_file()
 
     async def _start_master(self) -> None:
-        self._master = Master(
+        make = ENGINES[self.settings.engine]
+        self._master = make(
             stages(
                 sessions=self.sessions,
                 policies=self.policies,

@@ -1,0 +1,221 @@
+"""One client connection: CONNECT, the tunnel's TLS, and the requests in it, one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+from mitmproxy.connection import Client, ConnectionState, Server
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.tls import parse_client_hello
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
+
+from understudy.audit.events import new_request_id
+from understudy.authority.pair import AuthorityError
+from understudy.express.request import make_request
+from understudy.express.response import write_response
+from understudy.express.transfer import Transfer
+from understudy.reasons import Reason
+from understudy.stages.refusal import Denial
+from understudy.wire.head import Incomplete, Rejected, examine, looks_like_http, parse_head
+
+if TYPE_CHECKING:
+    from understudy.express.engine import Express
+    from understudy.express.stream import Stream
+    from understudy.policy.model import Limits
+    from understudy.stages.exchange import Session
+    from understudy.wire.head import RequestHead
+
+MAX_HELLO_BYTES = 1 << 16
+MAX_DRAINED_BYTES = 1 << 28
+_DRAIN_SECONDS = 10.0
+_TLS_RECORD_START = 3
+_MODE = ProxyMode.parse("regular")
+
+
+class Conversation:
+    """Runs one client connection from accept to close."""
+
+    def __init__(self, express: Express, stream: Stream) -> None:
+        self.express = express
+        self.stream = stream
+        self.client = Client(
+            peername=stream.transport.get_extra_info("peername"),
+            sockname=stream.transport.get_extra_info("sockname"),
+            timestamp_start=time.time(),
+            state=ConnectionState.OPEN,
+            proxy_mode=_MODE,
+        )
+        self.session: Session
+
+    @property
+    def limits(self) -> Limits:
+        """The budgets in force."""
+        return self.express.limits
+
+    async def run(self) -> None:
+        """Serve until either side has had enough."""
+        hooks = self.express.hooks
+        await hooks.call("client_connected", self.client)
+        found = self.express.sessions.find(self.client)
+        try:
+            if found is not None and not self.client.error:
+                self.session = found
+                await self._converse()
+        except ConnectionError:
+            pass
+        finally:
+            self.stream.close()
+            self.client.timestamp_end = time.time()
+            self.client.state = ConnectionState.CLOSED
+            await hooks.call("client_disconnected", self.client)
+
+    async def _converse(self) -> None:
+        while (raw := await self._read_head()) is not None:
+            head = parse_head(raw)
+            self.session.head = head
+            if head is None:
+                return await self._reject(Reason.NOT_HTTP)
+            if head.refusal is not None:
+                policy = self.express.policies.current
+                denial = self.express.recorder.refuse_head(self.session, head, policy)
+                return await self.answer_and_drain(denial)
+            if head.method == "CONNECT" and self.session.tunnel is None:
+                going_on = await self._connect(raw, head)
+            else:
+                going_on = await Transfer(self, raw, head).run()
+            if not going_on:
+                return None
+        return None
+
+    # -- heads
+
+    async def _read_head(self) -> bytes | None:
+        """The bytes of the next request head; None where the connection is at its end."""
+        stream = self.stream
+        if not stream.received and not await stream.wait():
+            return None
+        deadline: float | None = None
+        while True:
+            data = bytes(stream.received[: self.limits.max_header_bytes + 4])
+            if self.session.tls_started and starts_like_tls_record(data):
+                await self._reject(Reason.NESTED_TLS)
+                return None
+            found = examine(data, self.limits.max_header_bytes)
+            if isinstance(found, Rejected):
+                await self._reject(found.reason, found.detail)
+                return None
+            if not isinstance(found, Incomplete):
+                return stream.take(found)
+            loop = asyncio.get_running_loop()
+            deadline = deadline or loop.time() + self.limits.head_timeout_seconds
+            try:
+                async with asyncio.timeout_at(deadline):
+                    more = await stream.wait()
+            except TimeoutError:
+                await self._reject(Reason.TIMEOUT, "the request head did not arrive in time")
+                return None
+            if not more:
+                await self._reject(Reason.CLIENT_CLOSED, "in the middle of a request head")
+                return None
+
+    async def _reject(self, reason: Reason, detail: str | None = None) -> None:
+        """Refuse bytes that never became a request; answer where the reason has a status."""
+        denial = Denial(reason, new_request_id())
+        self.express.recorder.reject(self.session, reason, detail, denial.request_id)
+        if reason.status is not None:
+            await self.answer_and_drain(denial)
+
+    async def answer_and_drain(self, denial: Denial) -> None:
+        """Write an answer that ends the connection; drop what is still sent, so it is read."""
+        stream = self.stream
+        stream.write(denial.to_bytes())
+        left = MAX_DRAINED_BYTES
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS) as limit:
+                while left > 0:
+                    left -= len(stream.take())
+                    limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
+                    if not stream.received and not await stream.wait():
+                        return
+        except TimeoutError:
+            return
+
+    # -- CONNECT and TLS
+
+    async def _connect(self, raw: bytes, head: RequestHead) -> bool:
+        flow = http.HTTPFlow(self.client, Server(address=None))
+        flow.request = make_request(raw, head, tls=False)
+        flow.live = True
+        await self.express.hooks.call("http_connect", flow)
+        if flow.response is not None:
+            write_response(self.stream, flow.response)
+            return not head.has_body
+        flow.response = http.Response.make(200, b"", http.Headers())
+        await self.express.hooks.call("http_connected", flow)
+        self.stream.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        return await self._enter_tunnel()
+
+    async def _enter_tunnel(self) -> bool:
+        """What comes first in a tunnel: one TLS handshake, or cleartext HTTP (to be refused)."""
+        stream = self.stream
+        try:
+            async with asyncio.timeout(self.limits.head_timeout_seconds):
+                while len(stream.received) < _TLS_RECORD_START:
+                    first = bytes(stream.received[:1])
+                    if first and first != b"\x16" and not looks_like_http(bytes(stream.received)):
+                        break
+                    if first and first != b"\x16":
+                        return True
+                    if not await stream.wait():
+                        return False
+                if starts_like_tls_record(bytes(stream.received[:8])):
+                    return await self._accept_tls()
+        except TimeoutError:
+            await self._reject(Reason.TIMEOUT, "the TLS handshake did not arrive in time")
+            return False
+        if looks_like_http(bytes(stream.received)):
+            return True
+        await self._reject(Reason.NOT_HTTP)
+        return False
+
+    async def _read_hello(self) -> ClientHello | None:
+        """The ClientHello, left where it is; None for bytes that are none."""
+        received = self.stream.received
+        try:
+            while (hello := parse_client_hello(bytes(received))) is None:
+                if len(received) > MAX_HELLO_BYTES or not await self.stream.wait():
+                    return None
+        except (ValueError, EOFError):
+            return None
+        return hello
+
+    async def _accept_tls(self) -> bool:
+        stream, hooks = self.stream, self.express.hooks
+        context = Context(self.client, self.express.options)
+        hello = await self._read_hello()
+        if hello is None:
+            await self._reject(Reason.NOT_HTTP, "the TLS handshake failed")
+            return False
+        self.client.sni = hello.sni
+        self.client.alpn_offers = hello.alpn_protocols
+        await hooks.call("tls_clienthello", ClientHelloData(context, hello))
+        tunnel = self.session.tunnel
+        if self.session.refusal is not None or tunnel is None:
+            return False
+        data = TlsData(self.client, context)
+        try:
+            server_context = self.express.server_contexts.serve(tunnel.host)
+            await stream.start_tls(server_context, server=True, name=None)
+        except (OSError, AuthorityError) as error:
+            self.client.error = str(error)
+            await hooks.call("tls_failed_client", data)
+            return False
+        self.client.tls = True
+        self.client.timestamp_tls_setup = time.time()
+        await hooks.call("tls_established_client", data)
+        return self.session.refusal is None

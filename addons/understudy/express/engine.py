@@ -1,0 +1,149 @@
+"""The express engine, put together: its master, its listening socket, its conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from mitmproxy import http, master
+from mitmproxy.options import Options
+
+from understudy.engine.addons import FailClosedAddonManager
+from understudy.engine.settings import format_address
+from understudy.express.contexts import ServerContexts
+from understudy.express.conversation import Conversation
+from understudy.express.pool import Pool
+from understudy.express.stream import Stream
+from understudy.policy.model import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from understudy.admin.metrics import Metrics
+    from understudy.authority.leaf import LeafIssuer
+    from understudy.policy.watch import PolicyHolder
+    from understudy.stages.exchange import Sessions
+    from understudy.stages.record import Recorder
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_SECONDS = 5.0
+_BACKLOG = 1024
+_NO_LIMITS_YET = Limits()
+
+
+class Express(master.Master):
+    """mitmproxy's master and addon manager, with a network side of its own."""
+
+    def __init__(
+        self,
+        stages: Sequence[object],
+        *,
+        sessions: Sessions,
+        recorder: Recorder,
+        metrics: Metrics,
+        policies: PolicyHolder,
+        issuer: LeafIssuer,
+        listen: tuple[str, int],
+        confdir: Path,
+    ) -> None:
+        super().__init__(Options())
+        del confdir  # mitmproxy's own engine wants one
+        self.hooks = FailClosedAddonManager(self, sessions, recorder, metrics)
+        self.addons = self.hooks
+        self.hooks.add(*stages)
+        self.sessions = sessions
+        self.recorder = recorder
+        self.policies = policies
+        self.pool = Pool()
+        self.server_contexts = ServerContexts(issuer)
+        self._listen = listen
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._conversations: set[Conversation] = set()
+        self._idle_seconds = _NO_LIMITS_YET.idle_timeout_seconds
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The budgets of the policy in force."""
+        policy = self.policies.current
+        return policy.limits if policy else _NO_LIMITS_YET
+
+    def set_idle_timeout(self, seconds: float) -> None:
+        """Close client connections on which nothing moves for this long."""
+        self._idle_seconds = seconds
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; returns the address that clients connect to. OSError where it cannot."""
+        # A type check of every field of every message, which costs more than making it.
+        http.MessageData.__post_init__ = lambda _: None  # type: ignore[method-assign] # see above
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        try:
+            self._server = await loop.create_server(
+                lambda: Stream(self._accept), *self._listen, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise OSError(
+                f"{format_address(self._listen)}: cannot listen for agents ({error.strerror}). "
+                "Give another --listen address; port 0 takes any free one."
+            ) from None
+        self._sweeper = asyncio.create_task(self._sweep())
+        await self.running()
+        host, port, *_ = self._server.sockets[0].getsockname()
+        return host, port
+
+    def _accept(self, stream: Stream) -> None:
+        task = asyncio.get_running_loop().create_task(self._converse(stream))
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, stream: Stream) -> None:
+        conversation = Conversation(self, stream)
+        self._conversations.add(conversation)
+        try:
+            await conversation.run()
+        except Exception as error:  # noqa: BLE001 - a failure of one connection ends that one
+            # The text may quote what was sent, so only the type is logged.
+            logger.error("a connection failed with %s", type(error).__name__)
+        finally:
+            self._conversations.discard(conversation)
+            stream.close()
+
+    async def _sweep(self) -> None:
+        """Close what has been idle for too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(_SWEEP_SECONDS, self._idle_seconds / 2))
+            self.pool.sweep()
+            oldest = loop.time() - self._idle_seconds
+            for conversation in list(self._conversations):
+                if conversation.stream.moved_at < oldest:
+                    conversation.stream.abort()
+
+    async def stop_listening(self) -> None:
+        """Accept no more connections; those that are open go on."""
+        if self._server is not None:
+            self._server.close()
+
+    def close_idle(self) -> None:
+        """Close the connections on which no request is in progress."""
+        for conversation in list(self._conversations):
+            session = self.sessions.find(conversation.client)
+            if session is None or session.exchange is None or session.exchange.finished:
+                conversation.stream.abort()
+
+    async def close(self) -> None:
+        """Close what is still open, and wait until its end is told to every addon."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self.pool.close()
+        await self.done()

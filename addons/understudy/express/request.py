@@ -1,0 +1,71 @@
+"""A request's body as it comes from the client: by length, in chunks, or none."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mitmproxy import http
+
+from understudy.wire.chunked import ChunkedReader
+
+if TYPE_CHECKING:
+    from understudy.express.stream import Stream
+    from understudy.wire.head import RequestHead
+
+
+def make_request(raw: bytes, head: RequestHead, *, tls: bool) -> http.Request:
+    """The request object of a clean head; its destination is for the stages to set."""
+    lines = raw[:-4].split(b"\r\n")
+    fields = []
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        fields.append((name, value.strip(b" \t")))
+    return http.Request(
+        host="",
+        port=0,
+        method=head.method.encode("ascii"),
+        scheme=b"https" if tls else b"http",
+        authority=b"",
+        path=head.path or head.target,
+        http_version=lines[0][-8:],
+        headers=http.Headers(fields),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+
+
+class RequestBody:
+    """Reads a request's body off the client's stream; what follows it stays there."""
+
+    def __init__(self, stream: Stream, head: RequestHead) -> None:
+        self._stream = stream
+        self._left = head.content_length or 0
+        self._chunks = ChunkedReader() if head.has_body and head.content_length is None else None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was read."""
+        return self._chunks.done if self._chunks else self._left == 0
+
+    def at_hand(self) -> bool:
+        """Whether all that is left has arrived."""
+        return self._chunks is None and len(self._stream.received) >= self._left
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. Raises ChunkError, ConnectionError."""
+        while not self.done:
+            if not self._stream.received and not await self._stream.wait():
+                raise ConnectionError("Client disconnected.")
+            if self._chunks is None:
+                data = self._stream.take(self._left)
+                self._left -= len(data)
+                return data
+            data = self._chunks.feed(self._stream.take())
+            if self._chunks.done:
+                self._stream.received[:0] = self._chunks.rest
+            if data:
+                return data
+        return b""

@@ -1,0 +1,161 @@
+"""An upstream's responses, parsed by llhttp in its strict mode."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httptools
+from mitmproxy import http
+
+if TYPE_CHECKING:
+    from understudy.express.stream import Stream
+
+MAX_HEAD_BYTES = 1 << 18
+_BODYLESS = frozenset({204, 304})
+_FINAL_STATUS = 200
+_SWITCHING_PROTOCOLS = 101
+
+
+class BadResponseError(OSError):
+    """Bytes that are no response, or one that ends too early."""
+
+
+class ResponseReader:
+    """Reads one response of one request; a connection that carries more is not used again."""
+
+    def __init__(self, stream: Stream, *, head_request: bool) -> None:
+        self._stream = stream
+        self._head_request = head_request
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._reason = b""
+        self._has_head = False
+        self._interim: list[http.Response] = []
+        self._body: list[bytes] = []
+        self._done = False
+        self._fed = 0
+        self._overrun = False
+        self._status = 0
+        self._until_close = False
+        self._keep_alive = False
+
+    async def read_head(self) -> http.Response:
+        """The next head: interim ones (1xx, without 100) first, the final one last."""
+        while not self._has_head and not self._interim:
+            if not self._stream.received and not await self._stream.wait():
+                raise BadResponseError("server closed connection")
+            self._feed()
+            if self._fed > MAX_HEAD_BYTES and not self._has_head:
+                raise BadResponseError("response head too large")
+        if self._interim:
+            return self._interim.pop(0)
+        return self._make_response()
+
+    async def read_body(self) -> bytes:
+        """The next bytes of the body; empty at its end."""
+        while not self._body and not self._done:
+            if not self._stream.received and not await self._stream.wait():
+                if not self._until_close:
+                    raise BadResponseError("peer closed connection without sending complete body")
+                self._done = True
+                break
+            self._feed()
+        data = b"".join(self._body)
+        self._body.clear()
+        return data
+
+    def is_whole(self) -> bool:
+        """Whether the rest of the body has arrived already."""
+        return self._done
+
+    def may_reuse(self) -> bool:
+        """Whether the connection can take another request after this response."""
+        return self._done and self._keep_alive and not self._overrun and not self._until_close
+
+    def _feed(self) -> None:
+        data = self._stream.take()
+        if self._done:
+            self._overrun = self._overrun or bool(data)
+            return
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._status != _SWITCHING_PROTOCOLS:
+                raise BadResponseError("the upstream switched protocols") from None
+        except httptools.HttpParserError as error:
+            self._overrun = True
+            if not self.is_whole():
+                raise BadResponseError(f"Cannot parse HTTP response: {error}") from None
+
+    # -- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        """Notice bytes behind the end of the response."""
+        if self._done:
+            self._overrun = True
+
+    def on_status(self, reason: bytes) -> None:
+        """Keep the reason phrase."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        if not self._done:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Tell interim heads from the final one."""
+        if self._done:
+            return
+        self._status = self._parser.get_status_code()
+        if self._status < _FINAL_STATUS and self._status != _SWITCHING_PROTOCOLS:
+            if self._status != 100:  # noqa: PLR2004 - answered by this proxy itself
+                self._interim.append(self._make_response())
+            self._headers, self._reason = [], b""
+            return
+        self._has_head = True
+        self._keep_alive = self._parser.should_keep_alive()
+        names = {name.lower() for name, _ in self._headers}
+        bodyless = self._head_request or self._status in _BODYLESS
+        self._until_close = not bodyless and not names & {b"content-length", b"transfer-encoding"}
+        if bodyless or self._status == _SWITCHING_PROTOCOLS:
+            self._done = True
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        if not self._done:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end."""
+        if self._has_head and not self._until_close:
+            self._done = True
+
+    def _make_response(self) -> http.Response:
+        return http.Response(
+            http_version=b"HTTP/1.1",
+            status_code=self._status,
+            reason=self._reason,
+            headers=http.Headers(self._headers),
+            content=None,
+            trailers=None,
+            timestamp_start=time.time(),
+            timestamp_end=None,
+        )
+
+
+def write_response(stream: Stream, response: http.Response, *, close: bool = False) -> None:
+    """Write a response that an addon made, whole."""
+    content = response.raw_content or b""
+    lines = [f"HTTP/1.1 {response.status_code} {response.reason}".encode("latin-1")]
+    lines += [
+        name + b": " + value
+        for name, value in response.headers.fields
+        if name.lower() not in (b"content-length", b"transfer-encoding", b"connection")
+    ]
+    lines.append(b"Content-Length: %d" % len(content))
+    if close:
+        lines.append(b"Connection: close")
+    stream.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)

@@ -1,0 +1,206 @@
+"""One TCP connection, with TLS on it or not: bytes in, bytes out, backpressure both ways.
+
+TLS runs on memory buffers, so that a decrypted byte is at hand in the same turn of the loop in
+which its record came, and so that the first bytes can be looked at before a handshake begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ_HIGH_WATER_BYTES = 1 << 18
+"""With this much unread, the peer is made to wait."""
+_CHUNK_BYTES = 1 << 18
+
+
+class Stream(asyncio.Protocol):
+    """A connection as a coroutine sees it: ``await read()``, ``write()``, ``await drain()``.
+
+    ``on_made`` is called once with the stream when the connection is there.
+    """
+
+    def __init__(self, on_made: Callable[[Stream], None] | None = None) -> None:
+        self._on_made = on_made
+        self.transport: asyncio.Transport
+        self.received = bytearray()
+        """What has arrived, decrypted, and was not taken yet."""
+        self.ended = False
+        """Nothing more will arrive."""
+        self.failed = False
+        """The connection is gone in both directions."""
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._reading_paused = False
+        self._tls: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._handshaken = False
+        self.tls_error: ssl.SSLError | None = None
+        self.moved_at = 0.0
+        """When bytes last went either way, on the loop's clock."""
+        self.on_end: Callable[[], None] | None = None
+        """Called once when the peer has gone."""
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._loop = asyncio.get_running_loop()
+        self.moved_at = self._loop.time()
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        self.moved_at = self._loop.time()
+        if self._tls is None:
+            self.received += data
+        else:
+            self._incoming.write(data)
+            self._advance_tls()
+        if len(self.received) > READ_HIGH_WATER_BYTES and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """Note that the peer has said all; our side may still have something to say."""
+        self.ended = True
+        self._wake()
+        return self._tls is None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note that the connection is gone."""
+        del error
+        self.ended = self.failed = True
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Make writers wait."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self._writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # -- the coroutine's side
+
+    async def wait(self) -> bool:
+        """Wait for more to arrive; false once nothing will."""
+        if self.ended:
+            return False
+        if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        before = len(self.received)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        return len(self.received) > before or not self.ended
+
+    def take(self, most: int = _CHUNK_BYTES) -> bytes:
+        """Take what has arrived."""
+        data = bytes(self.received[:most])
+        del self.received[:most]
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Send; nothing happens on a connection that is gone."""
+        if self.failed or self.transport.is_closing():
+            return
+        self.moved_at = self._loop.time()
+        if self._tls is None:
+            self.transport.write(data)
+            return
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:
+            self.tls_error = error
+        self._flush_tls()
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was written."""
+        while self._writing_paused and not self.failed:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        if not self.failed:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if not self.failed:
+            self.transport.abort()
+
+    # -- TLS
+
+    async def start_tls(self, context: ssl.SSLContext, *, server: bool, name: str | None) -> None:
+        """Do the handshake; what arrived before is its beginning. Raises OSError."""
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server, server_hostname=name
+        )
+        if self.received:
+            self._incoming.write(self.take())
+        self._advance_tls()
+        while not self._handshaken and self.tls_error is None and await self.wait():
+            pass
+        if self.tls_error is not None:
+            raise self.tls_error
+        if not self._handshaken:
+            raise ConnectionError("connection closed")
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The TLS connection, for looking at."""
+        return self._tls
+
+    def _advance_tls(self) -> None:
+        tls = self._tls
+        assert tls is not None
+        try:
+            if not self._handshaken:
+                tls.do_handshake()
+                self._handshaken = True
+            while True:
+                data = tls.read(_CHUNK_BYTES)
+                if not data:
+                    self.ended = True
+                    break
+                self.received += data
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as error:
+            self.tls_error = error
+            self.ended = True
+        self._flush_tls()
+
+    def _flush_tls(self) -> None:
+        if self._outgoing.pending and not self.transport.is_closing():
+            self.transport.write(self._outgoing.read())
+
+    def _wake(self) -> None:
+        if self.ended and self.on_end is not None:
+            on_end, self.on_end = self.on_end, None
+            on_end()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
