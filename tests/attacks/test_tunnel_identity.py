@@ -45,7 +45,7 @@ def test_wrong_server_name_gets_no_request_through(scene: Scene, host: str) -> N
     with scene.wire() as wire:
         wire.connect("good.example:443")
         with pytest.raises(REFUSED):
-            wire.start_tls("evil.example").request(f"GET / HTTP/1.1\nHost: {host}")
+            wire.start_tls("evil.example", verify=False).request(f"GET / HTTP/1.1\nHost: {host}")
     scene.expect_rejected("sni_mismatch", event="connection.rejected")
 
 

@@ -56,7 +56,7 @@ def test_the_name_that_is_verified_is_the_decided_one_not_the_clients(
     scene = start_scene(GOOD, [good], {SECRET: ["good.example"]}, environ={"KEY": SECRET})
     with scene.wire() as wire:
         assert wire.connect("GOOD.example.:443").status == 200
-        wire.start_tls(None)
+        wire.start_tls("GOOD.Example")
         answer = wire.request(
             f"GET / HTTP/1.1\nHost: good.EXAMPLE\nX-Api-Key: {scene.placeholder('good')}"
         )

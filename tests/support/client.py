@@ -67,13 +67,16 @@ class Wire:
         self.send(b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (raw, raw))
         return self.read(connect=True)
 
-    def start_tls(self, server_name: str | None) -> Self:
+    def start_tls(self, server_name: str | None, *, verify: bool = True) -> Self:
         """TLS inside the tunnel, with ``server_name`` in the ClientHello (None: without one).
 
-        The proxy's certificate is verified, by name where a name is sent.
+        The proxy's certificate is verified, by name where a name is sent; an attacker's client
+        (``verify=False``) takes any.
         """
         context = ssl.create_default_context(cafile=self.ca_file)
-        context.check_hostname = server_name is not None
+        context.check_hostname = verify and server_name is not None
+        if not verify:
+            context.verify_mode = ssl.CERT_NONE
         self.socket = context.wrap_socket(self.socket, server_hostname=server_name)
         return self
 
