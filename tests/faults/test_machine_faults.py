@@ -72,7 +72,8 @@ def test_without_descriptors_requests_are_refused_and_service_resumes(
         with descriptors(proxy, spare):
             outcomes = [ask(tunnel) for tunnel in tunnels]
         assert set(outcomes) <= {(200, ""), (502, "upstream_failed"), (503, "audit_unavailable")}
-        assert [status for status, _ in outcomes].count(200) < len(tunnels)
+        # With one to spare an engine may serve all tunnels through one connection upstream.
+        assert spare > 0 or {status for status, _ in outcomes} != {200}
         assert len(good.requests) == [status for status, _ in outcomes].count(200)
     assert [proxy.request("GET", "good.example").status for _ in range(6)] == [200] * 6
     assert len(proxy.events("request.decided")) == 11

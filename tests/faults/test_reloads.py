@@ -113,16 +113,8 @@ def test_a_refused_tunnel_names_the_policy_that_refused_it(
     assert denied["policy_digest"] == loaded["policy_digest"]
 
 
-def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
-    start_upstream: Callable[..., Upstream],
-    start_proxy: Callable[..., Proxy],
-    upstream_ca_file: Path,
-) -> None:
-    """Two good policies, bad ones between them, replaced and written in place, under load.
-
-    Each good one allows one path and no other; a mixture of the two would allow both or none.
-    """
-    good = start_upstream("good.example")
+def two_policies(good: Upstream, ca_file: Path) -> tuple[str, str]:
+    """Each allows one path and no other; a mixture of the two would allow both or none."""
     connection = {
         "hosts": ["good.example"],
         "carriers": [{"header": "X-Api-Key"}],
@@ -136,12 +128,23 @@ def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
                     "allow": [{"name": name, "connection": "good", "paths": [f"/{name}/**"]}],
                 },
                 [good],
-                upstream_ca_file,
+                ca_file,
             ),
             sort_keys=False,
         )
         for name in ("one", "two")
     )
+    return first, second
+
+
+def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
+    start_upstream: Callable[..., Upstream],
+    start_proxy: Callable[..., Proxy],
+    upstream_ca_file: Path,
+) -> None:
+    """Two good policies, bad ones between them, replaced and written in place, under load."""
+    good = start_upstream("good.example")
+    first, second = two_policies(good, upstream_ca_file)
     proxy = start_proxy(first, environ={"KEY": SECRET})
     placeholder = proxy.placeholder("good")
     stop = threading.Event()
@@ -168,9 +171,11 @@ def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
     threads.append(threading.Thread(target=refused_load))
     for thread in threads:
         thread.start()
-    bad = ["", "version: 1\n", first[: len(first) // 2], "\x00", "allow: [", "- a\n- b\n"]
+    bad = ["", "version: 7\n", first[: len(first) // 2], "\x00", "allow: [", "- a\n- b\n"]
     for turn in range(12):
+        rejected = len(proxy.events("policy.rejected"))
         proxy.write_policy(bad[turn % len(bad)])
+        proxy.wait_for_events("policy.rejected", rejected + 1)
         text = second if turn % 2 == 0 else first
         # Half, then whole, in the same file.
         with proxy.policy_file.open("w") as file:
@@ -200,5 +205,4 @@ def test_no_request_is_decided_by_a_policy_that_was_not_whole_and_good(
         (403, "path_not_allowed"),
     }
     assert {received.header("x-api-key") for received in good.requests} == {SECRET}
-    assert proxy.events("policy.rejected")
     assert next(refused_tunnels) == len(proxy.events("tunnel.denied"))
