@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fuzz.targets import CORPUS, TARGETS
 
 ROOT = Path(__file__).parents[2]
-SECONDS = float(os.environ.get("UNDERSTUDY_FUZZ_SECONDS", "2"))
+SECONDS = float(os.environ.get("UNDERSTUDY_FUZZ_SECONDS", "1"))
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -216,6 +216,13 @@ class ClientSide(_http1.Http1Server):
         limit = self._limits.max_request_body_bytes if self._limits else None
         try:
             for command in super().read_body(event):
+                if isinstance(command, commands.CloseConnection) and not self.request_done:
+                    # A body that cannot be read, or that ends too soon: not the upstream's fault.
+                    if not isinstance(event, events.ConnectionClosed):
+                        yield from self._abort(Reason.BAD_HEADER)
+                        return
+                    if self._session.exchange is not None:
+                        self._session.exchange.refuse(Reason.CLIENT_CLOSED)
                 if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestData):
                     self._body_bytes += len(command.event.data)
                     if limit is not None and self._body_bytes > limit:
