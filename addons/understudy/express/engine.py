@@ -109,7 +109,7 @@ class Express(master.Master):
             await conversation.run()
         except Exception as error:  # noqa: BLE001 - a failure of one connection ends that one
             # The text may quote what was sent, so only the type is logged.
-            logger.error("a connection failed with %s", type(error).__name__)
+            logger.error("a connection failed with %s", type(error).__name__)  # noqa: TRY400
         finally:
             self._conversations.discard(conversation)
             stream.close()
