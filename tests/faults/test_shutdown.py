@@ -195,3 +195,24 @@ def test_after_sigkill_under_load_the_audit_goes_on_with_whole_lines(
     # The stream, what each loading connection had open, and the line that was torn off.
     assert len(decided - finished) <= 1 + 3 + 1
     assert len(decided) >= len(answered)
+
+
+def test_a_large_answer_that_is_under_way_at_sigterm_arrives_whole(
+    start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
+) -> None:
+    size = 8 << 20
+
+    async def much(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(b"x" * size)
+
+    good = start_upstream("good.example", handler=much)
+    proxy = start_proxy(POLICY, upstreams=[good])
+    with proxy.tunnel("good.example") as wire:
+        wire.send(GET)
+        good.wait_for(lambda upstream: bool(upstream.requests))
+        proxy.process.send_signal(signal.SIGTERM)
+        expect_not_listening(proxy)
+        assert len(wire.read().body) == size
+        assert proxy.process.wait(30) == 0
+    assert ended(proxy) == [(200, None)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 5.0
+_CLOSING_SECONDS = 5.0
 _BACKLOG = 1024
 _NO_LIMITS_YET = Limits()
 
@@ -135,12 +136,18 @@ class Express(master.Master):
         for conversation in list(self._conversations):
             session = self.sessions.find(conversation.client)
             if session is None or session.exchange is None or session.exchange.finished:
-                conversation.stream.abort()
+                # What has been written of the last answer still goes out.
+                conversation.stream.close()
 
     async def close(self) -> None:
         """Close what is still open, and wait until its end is told to every addon."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for conversation in list(self._conversations):
+            conversation.stream.abort()
+        if self._tasks:
+            # Not cancelled at once: each tells how its request broke off.
+            await asyncio.wait(self._tasks, timeout=_CLOSING_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
