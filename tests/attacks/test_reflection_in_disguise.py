@@ -173,8 +173,10 @@ def test_a_coded_body_that_breaks_off_has_no_proper_end(
         % hidden.placeholder("good").encode()
     )
     answer = wire.read_until_closed()
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert not answer.endswith(b"\r\n0\r\n\r\n")
+    # An engine that has sent nothing yet can still say so; one that has begun cannot end it.
+    if not answer.startswith(b"HTTP/1.1 502 Bad Gateway\r\n"):
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not answer.endswith(b"\r\n0\r\n\r\n")
     line = finished(hidden)
     assert (line["reason"], line["detail"]) == ("upstream_failed", detail)
 

@@ -18,6 +18,7 @@ from understudy.express.response import BadResponseError, ResponseReader, write_
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import CLIENT_DISCONNECTED, denial_of
+from understudy.stages.scrub import clean_head
 from understudy.wire.chunked import ChunkError
 from understudy.wire.failures import describe_failure
 
@@ -57,6 +58,7 @@ class Transfer:
         self._keep_alive = _keeps_alive(self._flow.request)
         self._upstream: Upstream | None = None
         self._reader: ResponseReader | None = None
+        self._body_bytes = 0
         self._answering = False
         """The response's head is on its way to the client."""
 
@@ -225,7 +227,7 @@ class Transfer:
 
     def _count(self, size: int) -> None:
         limit = self._conversation.limits.max_request_body_bytes
-        self._body_bytes = getattr(self, "_body_bytes", 0) + size
+        self._body_bytes += size
         if limit is not None and self._body_bytes > limit:
             self._exchange().refuse(Reason.BODY_TOO_LARGE)
 
@@ -272,6 +274,7 @@ class Transfer:
                 raise _Failed("timed out", Reason.UPSTREAM_TIMEOUT) from None
             if response.status_code >= 200 or response.status_code == 101:  # noqa: PLR2004 - final
                 return response
+            clean_head(self._exchange(), response)
             self._stream.write(assemble_response_head(response))
 
     async def _relay(
@@ -283,19 +286,24 @@ class Transfer:
         bodyless = self._head.method == "HEAD" or response.status_code in _BODYLESS
         framing = self._frame(response, bodyless=bodyless)
         pending = assemble_response_head(response)
-        self._answering = True
         while data := await self._next_piece(reader, bodyless=bodyless):
             pending += b"".join(map(framing, _filtered(response.stream, data)))
+            self._check_refusal()
             if reader.is_whole():
                 continue  # the end goes out in the same write
+            self._answering = True
             self._stream.write(pending)
             pending = b""
             await self._stream.drain()
         if not bodyless:
             pending += b"".join(map(framing, _filtered(response.stream, b"")))
+            self._check_refusal()
             pending += _LAST_CHUNK if framing is _chunk else b""
         response.timestamp_end = time.time()
         await self._express.hooks.call("response", flow)
+        if not flow.live:
+            raise _Failed("killed")
+        self._answering = True
         self._stream.write(pending)
         await self._stream.drain()
         finished = pump is None or pump.done()
