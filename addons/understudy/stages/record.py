@@ -13,7 +13,7 @@ from understudy.audit.events import new_request_id
 from understudy.audit.log import AuditUnavailable
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange, exchange_of, find_exchange
-from understudy.stages.refusal import OWN_HEADERS, Denial
+from understudy.stages.refusal import Denial
 from understudy.wire.failures import describe_failure
 
 if TYPE_CHECKING:
@@ -183,13 +183,11 @@ class Record:
             flow.response = denial_of(exchange).response()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Take the first byte's time; remove headers that only this proxy may set."""
+        """Take the first byte's time, and count the body as it comes."""
         exchange = exchange_of(flow)
         if exchange.refusal is not None or flow.response is None:
             return
         exchange.first_byte_at = time.perf_counter()
-        for name in OWN_HEADERS:
-            flow.response.headers.pop(name, None)
         stream = flow.response.stream
         flow.response.stream = _count_received(
             exchange, cast("BodyFilter", stream) if callable(stream) else None

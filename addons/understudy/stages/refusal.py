@@ -14,8 +14,8 @@ from mitmproxy import http
 from understudy.reasons import Reason
 
 REQUEST_ID_HEADER = "Understudy-Request-Id"
-OWN_HEADERS = ("Proxy-Status", REQUEST_ID_HEADER)
-"""Headers that only a denial carries; they are removed from upstream responses."""
+OWN_HEADERS = frozenset({b"proxy-status", REQUEST_ID_HEADER.lower().encode()})
+"""Headers (lower case) that only a denial carries; removed from upstream responses."""
 
 _ERROR_TYPES = {
     400: "invalid_request_error",

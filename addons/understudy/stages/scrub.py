@@ -27,6 +27,7 @@ _BODYLESS = frozenset({204, 304})
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
+_ASKED_ANEW = frozenset({b"accept-encoding", b"range", b"if-range"})
 _TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
 
@@ -44,10 +45,8 @@ class Scrub:
         exchange = exchange_of(flow)
         if exchange.refusal is not None or not exchange.bound:
             return
-        headers = flow.request.headers
-        headers["Accept-Encoding"] = "identity"
-        for name in ("Range", "If-Range"):
-            headers.pop(name, None)
+        kept = [f for f in flow.request.headers.fields if f[0].lower() not in _ASKED_ANEW]
+        flow.request.headers = http.Headers([*kept, (b"Accept-Encoding", b"identity")])
         # Now, because a secret may be replaced while the request that carries it is under way.
         exchange.scrubber = Scrubber(forms_of(self._guarded(exchange)))
 
@@ -63,12 +62,12 @@ class Scrub:
         if response.status_code < _FIRST_FINAL_STATUS:
             _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
             return
+        clean_head(exchange, response)
         if not exchange.scrubber:
             if not flow.request.is_http11:
                 # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
                 response.headers.pop("Transfer-Encoding", None)
             return
-        clean_head(exchange, response)
         if flow.request.method == "HEAD" or response.status_code in _BODYLESS:
             return
         if response.status_code == _PARTIAL_CONTENT:
@@ -102,12 +101,13 @@ def clean_head(exchange: Exchange, response: http.Response) -> None:
 
     What only this proxy may say is removed with them.
     """
-    for name in OWN_HEADERS:
-        response.headers.pop(name, None)
+    fields = [f for f in response.headers.fields if f[0].lower() not in OWN_HEADERS]
     scrubber = exchange.scrubber
     if scrubber:
-        response.headers = http.Headers(scrubber.scrub_fields(response.headers.fields))
+        response.headers = http.Headers(scrubber.scrub_fields(fields))
         response.data.reason = scrubber.scrub(response.data.reason)
+    else:
+        response.headers = http.Headers(fields)
 
 
 def _refuse(
