@@ -42,18 +42,16 @@ def test_a_placeholder_becomes_the_secret_on_its_way_up_and_the_audit_says_so(
     assert decided["verdict"] == "allow"
     assert decided["rule"] == "claude"
     assert decided["http"]["path"] == "/v1/messages"
-    assert decided["swapped"] == [
-        {"secret": "ANTHROPIC_API_KEY", "location": "header:x-api-key"}
-    ]
+    assert decided["swapped"] == [{"secret": "ANTHROPIC_API_KEY", "location": "header:x-api-key"}]
     [finished] = proxy.wait_for_events("request.finished")
     assert finished["request_id"] == decided["request_id"]
     assert (finished["status"], finished["bytes_sent"], finished["bytes_received"]) == (200, 19, 5)
     assert SECRET.encode() not in proxy.everything_written()
     metrics = proxy.metrics()
     assert metrics['understudy_requests_total{reason="allowed",rule="claude",verdict="allow"}'] == 1
-    assert metrics[
-        'understudy_swaps_total{carrier="header:x-api-key",connection="claude-team"}'
-    ] == 1
+    assert (
+        metrics['understudy_swaps_total{carrier="header:x-api-key",connection="claude-team"}'] == 1
+    )
 
 
 def test_a_host_outside_the_policy_is_refused_before_any_look_up(

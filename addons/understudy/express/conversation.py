@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 MAX_HELLO_BYTES = 1 << 16
 MAX_DRAINED_BYTES = 1 << 28
-_DRAIN_SECONDS = 10.0
+_LINGER_SECONDS = 2.0
+"""A client that sends nothing for this long after its refusal has had its time to read it."""
 _TLS_RECORD_START = 3
 _MODE = ProxyMode.parse("regular")
 
@@ -83,7 +84,7 @@ class Conversation:
             if head.refusal is not None:
                 policy = self.express.policies.current
                 denial = self.express.recorder.refuse_head(self.session, head, policy)
-                return await self.answer_and_drain(denial)
+                return await self.answer_and_drain(denial, more_follows=head.has_body)
             if head.method == "CONNECT" and self.session.tunnel is None:
                 going_on = await self._connect(raw, head)
             else:
@@ -130,20 +131,21 @@ class Conversation:
         if reason.status is not None:
             await self.answer_and_drain(denial)
 
-    async def answer_and_drain(self, denial: Denial) -> None:
-        """Write an answer that ends the connection; drop what is still sent, so it is read."""
+    async def answer_and_drain(self, denial: Denial, *, more_follows: bool = True) -> None:
+        """Write an answer that ends the connection; drop what is still sent, so it is read.
+
+        Where nothing more of the request can come, the connection can end at once.
+        """
         stream = self.stream
         stream.write(denial.to_bytes())
         left = MAX_DRAINED_BYTES
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS) as limit:
-                while left > 0:
-                    left -= len(stream.take())
-                    limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
-                    if not stream.received and not await stream.wait():
-                        return
-        except TimeoutError:
-            return
+        while more_follows and left > 0:
+            left -= max(1, len(stream.take()))
+            try:
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    more_follows = bool(stream.received) or await stream.wait()
+            except TimeoutError:
+                return
 
     # -- CONNECT and TLS
 

@@ -101,8 +101,9 @@ class Transfer:
         await hooks.call("request", flow)
         await hooks.call("responseheaders", flow)
         await hooks.call("response", flow)
-        write_response(self._stream, flow.response, close=not self._keep_alive)
-        return self._keep_alive
+        going_on = self._keep_alive and self._body.done
+        write_response(self._stream, flow.response, close=not going_on)
+        return going_on
 
     async def _collect(self) -> bytes:
         pieces = []
@@ -182,6 +183,9 @@ class Transfer:
             await express.hooks.call("server_connect_error", data)
             raise _Failed(str(error), error.reason) from None
         await express.hooks.call("server_connected", data)
+        if (error_text := _error_of(server)) is not None:
+            upstream.stream.abort()
+            raise _Failed(error_text)
         return upstream, True
 
     def _exchange(self) -> Exchange:
@@ -201,6 +205,7 @@ class Transfer:
         self._check_refusal()
         flow.request.timestamp_end = time.time()
         await self._express.hooks.call("request", flow)
+        self._check_refusal()
         return pieces
 
     async def _pump(self, upstream: Upstream) -> None:
@@ -216,6 +221,7 @@ class Transfer:
                 await upstream.stream.drain()
             flow.request.timestamp_end = time.time()
             await self._express.hooks.call("request", flow)
+            self._check_refusal()
             if chunked:
                 upstream.stream.write(_LAST_CHUNK)
         except (ChunkError, ConnectionError, _Failed) as error:
@@ -362,8 +368,15 @@ class Transfer:
             return False
         if exchange.refusal.status is None:
             return False
-        await self._conversation.answer_and_drain(denial_of(exchange))
+        await self._conversation.answer_and_drain(
+            denial_of(exchange), more_follows=not self._body.done
+        )
         return False
+
+
+def _error_of(server: Server) -> str | None:
+    """What a hook has set in the meantime."""
+    return server.error
 
 
 def _keeps_alive(request: http.Request) -> bool:
