@@ -167,11 +167,6 @@ class Stream(asyncio.Protocol):
         if not self._handshaken:
             raise ConnectionError("connection closed")
 
-    @property
-    def ssl_object(self) -> ssl.SSLObject | None:
-        """The TLS connection, for looking at."""
-        return self._tls
-
     def _advance_tls(self) -> None:
         tls = self._tls
         assert tls is not None

@@ -57,7 +57,6 @@ class Transfer:
         self._flow.request = make_request(raw, head, tls=conversation.session.tls_started)
         self._keep_alive = _keeps_alive(self._flow.request)
         self._upstream: Upstream | None = None
-        self._reader: ResponseReader | None = None
         self._body_bytes = 0
         self._answering = False
         """The response's head is on its way to the client."""
@@ -246,9 +245,7 @@ class Transfer:
 
     async def _respond(self, upstream: Upstream, pump: asyncio.Task[None] | None) -> bool:
         flow, hooks = self._flow, self._express.hooks
-        self._reader = reader = ResponseReader(
-            upstream.stream, head_request=self._head.method == "HEAD"
-        )
+        reader = ResponseReader(upstream.stream, head_request=self._head.method == "HEAD")
         self._stream.on_end = upstream.stream.abort if pump is None else None
         try:
             flow.response = await self._read_final_head(reader, pump)
