@@ -25,6 +25,9 @@ class FakeStatus:
     def __init__(self):
         self.reasons: list[str] = []
 
+    async def look(self):
+        pass
+
     def not_ready(self):
         return self.reasons
 

@@ -142,12 +142,14 @@ class AdminServer:
         return _json({"status": "ok"})
 
     async def _readyz(self, _: web.Request) -> web.Response:
+        await self._status.look()
         reasons = list(self._status.not_ready())
         if reasons:
             return _json({"status": "not ready", "reasons": reasons}, 503)
         return _json({"status": "ready"})
 
     async def _render_metrics(self, _: web.Request) -> web.Response:
+        await self._status.look()
         policy = self._status.report().policy
         if policy is not None:
             self._metrics.set_secret_ages(
@@ -158,6 +160,7 @@ class AdminServer:
         )
 
     async def _report(self, _: web.Request) -> web.Response:
+        await self._status.look()
         return _json(asdict(self._status.report()))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from understudy.policy.model import Policy, Rule
@@ -69,7 +69,10 @@ class Report:
 
 
 class Status(Protocol):
-    """What the admin server asks; neither call may block, nor reach out to a provider."""
+    """What the admin server asks; no call may block, nor reach out to a provider."""
+
+    async def look(self) -> None:
+        """Find out what the other two tell of; asked before them."""
 
     def not_ready(self) -> Sequence[str]:
         """Why requests would fail now, a sentence each; empty where the proxy is ready."""
@@ -96,7 +99,7 @@ def describe_rules(policy: Policy) -> tuple[RuleStatus, ...]:
 
 
 def describe_connections(
-    policy: Policy, secrets: dict[str, SecretState]
+    policy: Policy, secrets: Mapping[str, SecretState]
 ) -> tuple[ConnectionStatus, ...]:
     """Give every connection of ``policy``; ``secrets`` holds what is known, by connection."""
     unknown = SecretState(age_seconds=None, last_error=None)

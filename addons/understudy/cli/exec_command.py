@@ -116,7 +116,7 @@ async def _serve_and_run(
             raise UsageProblem(
                 f"{settings.policy} cannot be used", problems=sidecar.policies.problems
             )
-        await _warn_of_missing_secrets(sidecar, policy)
+        _warn_of_missing_secrets(sidecar)
         code = await run_child(command, sandbox_of(sidecar, policy), umask)
         await sidecar.drain()
     except ChildError as error:
@@ -132,17 +132,11 @@ async def _serve_and_run(
     return code
 
 
-async def _warn_of_missing_secrets(sidecar: Sidecar, policy: Policy) -> None:
-    from understudy.credentials.resolver import SecretUnavailable
-
-    for connection in policy.connections.values():
-        if connection.secret is None:
-            continue
-        try:
-            await sidecar.resolver.resolve(connection)
-        except SecretUnavailable as error:
+def _warn_of_missing_secrets(sidecar: Sidecar) -> None:
+    for name, state in sidecar.proxy.secrets().items():
+        if state.last_error is not None:
             stderr.print(
-                f"[yellow]warning[/] connection {escape(connection.name)}: {escape(str(error))}; "
+                f"[yellow]warning[/] connection {escape(name)}: {escape(state.last_error)}; "
                 "its requests will be refused (secret_unavailable)",
                 soft_wrap=True,
             )
@@ -172,7 +166,7 @@ def _proxy_url(sidecar: Sidecar) -> str:
 
     from understudy.engine.settings import format_address
 
-    host, port = sidecar.proxy_address
+    host, port = sidecar.proxy.address
     # An address that means "every interface" is none to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
     token = sidecar.settings.caller_token

@@ -88,7 +88,7 @@ async def _serve(settings: Settings) -> None:
 def _greet(sidecar: Sidecar) -> None:
     from understudy.engine.settings import format_address
 
-    stderr.print(f"proxy   http://{format_address(sidecar.proxy_address)}")
+    stderr.print(f"proxy   http://{format_address(sidecar.proxy.address)}")
     admin = sidecar.admin_address
     if admin is not None:
         stderr.print(

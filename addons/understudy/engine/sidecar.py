@@ -1,4 +1,4 @@
-"""The whole proxy, put together: made, started, served, drained and closed."""
+"""The sidecar, put together: made, started, served, drained and closed."""
 
 from __future__ import annotations
 
@@ -17,37 +17,28 @@ from understudy.audit.log import AuditLog, AuditUnavailable
 from understudy.audit.redaction import hide_placeholders
 from understudy.audit.sinks import make_sink
 from understudy.authority.ca import Authority
-from understudy.authority.leaf import LeafIssuer
 from understudy.authority.pair import AuthorityError
 from understudy.authority.trust import sandbox_bundle, upstream_bundle_pem, write_atomic
 from understudy.credentials.placeholders import PlaceholderBook, PlaceholderError
-from understudy.credentials.resolver import Resolver
-from understudy.engine.dialer import Dialer
-from understudy.engine.master import Master, quiet_mitmproxy_logs
+from understudy.engine.master import quiet_mitmproxy_logs
 from understudy.engine.process import UnsafeProcess, check_state, open_public
+from understudy.engine.proxy import Proxy
 from understudy.engine.settings import format_address
 from understudy.engine.status import SidecarStatus
-from understudy.express.engine import Express
 from understudy.policy.problems import PolicyError, Problem
 from understudy.policy.watch import PolicyHolder
-from understudy.stages import stages
-from understudy.stages.exchange import Sessions
-from understudy.stages.record import Recorder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from understudy.audit.sinks import Sink
+    from understudy.engine.proxy import Serving
     from understudy.engine.settings import Settings
     from understudy.policy.load import Loaded
     from understudy.policy.model import Policy
 
-_DRAIN_STEP_SECONDS = 0.05
-
 START_ERRORS = (AuthorityError, AuditUnavailable, UnsafeProcess, OSError)
 """What starting may raise; each has a sentence for the operator."""
-
-ENGINES: dict[str, type[Master] | type[Express]] = {"mitmproxy": Master, "express": Express}
 
 
 class Sidecar:
@@ -62,40 +53,38 @@ class Sidecar:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.sessions = Sessions()
         self.audit = AuditLog(
             sink or make_sink(settings.audit),
             settings.audit_failure,
             self.metrics.audit_event,
             redact=lambda line: hide_placeholders(line, self.placeholders.current),
         )
-        self.recorder = Recorder(self.audit, self.metrics)
         self.placeholders = PlaceholderBook(
             None if fresh_placeholders else settings.state_dir / "placeholders.json"
         )
-        self.resolver = Resolver(settings.environ, on_event=self._on_secret)
         self.policies = PolicyHolder(
             settings.policy,
             settings.environ,
             on_loaded=self._on_policy_loaded,
             on_rejected=self._on_policy_rejected,
         )
-        self.dialer = Dialer(self._own_ports)
+        self.proxy: Serving = Proxy(
+            settings,
+            audit=self.audit,
+            metrics=self.metrics,
+            policies=self.policies,
+            placeholders=self.placeholders,
+        )
         self.authority: Authority
         self.ca_cert = settings.state_dir / "public" / "ca.crt"
         self.bundle = settings.state_dir / "public" / "bundle.pem"
-        self.proxy_address: tuple[str, int] = settings.listen
         self.admin_address: tuple[str, int] | Path | None = None
-        self._master: Master | Express | None = None
         self._admin: AdminServer | None = None
         self._resources = AsyncExitStack()
         self._stop_watching = asyncio.Event()
-        self._fetching: asyncio.Task[None] | None = None
         self._published: str | None = None
         """The bundle as it was written last."""
         self._is_ready = False
-        self.serving = False
-        """Whether the proxy's port accepts connections."""
         self.started = time.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -110,15 +99,8 @@ class Sidecar:
         await self._resources.aclose()
 
     async def _start(self) -> None:
-        settings = self.settings
         quiet_mitmproxy_logs()
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        check_state(settings.state_dir)
-        self.authority = (
-            Authority.from_files(settings.ca_cert, settings.ca_key)
-            if settings.ca_cert and settings.ca_key
-            else Authority.load_or_create(settings.state_dir)
-        )
+        self.authority = open_authority(self.settings)
         self.metrics.set_ca_expiry(self.authority.not_after)
         self.audit.start()
         self._resources.callback(self.audit.close)
@@ -127,39 +109,14 @@ class Sidecar:
         self._publish_certificate()
         if not self.policies.reload():
             self._publish_bundle(None)
-        await self._start_master()
+        # Before the proxy, which must know the port that nobody may reach through it.
         await self._start_admin()
-        if self.policies.current is not None:
-            await self._fetch_secrets(self.policies.current)
+        self._resources.push_async_callback(self.proxy.close)
+        await self.proxy.start(self.authority, self._admin_port())
         watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
         self._resources.push_async_callback(self._end_watching, watcher)
         self._say_ready()
         self._write_ready_file()
-
-    async def _start_master(self) -> None:
-        make = ENGINES[self.settings.engine]
-        self._master = make(
-            stages(
-                sessions=self.sessions,
-                policies=self.policies,
-                recorder=self.recorder,
-                placeholders=self.placeholders,
-                resolver=self.resolver,
-                dialer=self.dialer,
-                caller_token=self.settings.caller_token,
-            ),
-            sessions=self.sessions,
-            recorder=self.recorder,
-            metrics=self.metrics,
-            policies=self.policies,
-            issuer=LeafIssuer(self.authority),
-            listen=self.settings.listen,
-            confdir=self.settings.state_dir,
-        )
-        self._follow_policy()
-        self.proxy_address = await self._master.start()
-        self.serving = True
-        self._resources.push_async_callback(self._master.close)
 
     async def _start_admin(self) -> None:
         if self.settings.admin is None:
@@ -170,11 +127,10 @@ class Sidecar:
         self.admin_address = await self._admin.start()
         self._resources.push_async_callback(self._admin.close)
 
-    def _own_ports(self) -> list[int]:
-        addresses = [self.proxy_address, self.admin_address]
-        return [address[1] for address in addresses if isinstance(address, tuple)]
+    def _admin_port(self) -> int | None:
+        return self.admin_address[1] if isinstance(self.admin_address, tuple) else None
 
-    # -- policy and secrets
+    # -- the policy
 
     def _on_policy_loaded(self, loaded: Loaded) -> None:
         extra_roots = loaded.policy.upstream.ca_pem
@@ -191,43 +147,16 @@ class Sidecar:
         except (PlaceholderError, OSError) as error:
             raise _refused(self.settings.state_dir / "placeholders.json", "", error) from None
         self.metrics.prepare(loaded.policy)
-        self.metrics.policy_loaded(loaded.policy.digest)
-        self._say(events.policy_loaded(loaded.policy))
-        if self._master is not None:
-            self._master.set_idle_timeout(loaded.policy.limits.idle_timeout_seconds)
-            # Once the policy is in force: what is heard of its secrets is told by its names.
-            asyncio.get_running_loop().call_soon(self._fetch_later, loaded.policy)
+        self.proxy.follow(loaded.policy, lambda: self._tell_of(loaded.policy))
 
-    def _fetch_later(self, policy: Policy) -> None:
-        self._fetching = asyncio.create_task(self._fetch_secrets(policy))
-
-    def _follow_policy(self) -> None:
-        if self._master is not None and self.policies.current is not None:
-            self._master.set_idle_timeout(self.policies.current.limits.idle_timeout_seconds)
+    def _tell_of(self, policy: Policy) -> None:
+        self.metrics.policy_loaded(policy.digest)
+        self._say(events.policy_loaded(policy))
 
     def _on_policy_rejected(self, problems: tuple[Problem, ...]) -> None:
         self.metrics.policy_rejected()
         kept = self.policies.current
         self._say(events.policy_rejected(problems, kept_digest=kept.digest if kept else None))
-
-    async def _fetch_secrets(self, policy: Policy) -> None:
-        """Ask for every secret once, so that readiness knows and the first request is quick."""
-        connections = policy.connections.values()
-        wanted = [self.resolver.resolve(c) for c in connections if c.secret is not None]
-        await asyncio.gather(*wanted, return_exceptions=True)
-
-    def _on_secret(self, result: str, connection: str, source: str, detail: str | None) -> None:
-        self.metrics.secret_refreshed(source, result)
-        policy = self.policies.current
-        bound = policy.connections.get(connection) if policy else None
-        name = bound.secret.label if bound and bound.secret else None
-        self._say(
-            events.secret_refreshed(connection=connection, secret=name, source=source)
-            if result == "refreshed"
-            else events.secret_failed(
-                connection=connection, secret=name, source=source, detail=detail
-            )
-        )
 
     # -- files for others
 
@@ -247,7 +176,7 @@ class Sidecar:
         if self.settings.ready_file is None:
             return
         facts = {
-            "proxy": format_address(self.proxy_address),
+            "proxy": format_address(self.proxy.address),
             "admin": self._admin_text(),
             "ca_cert": str(self.ca_cert),
             "bundle": str(self.bundle),
@@ -264,15 +193,7 @@ class Sidecar:
 
     async def drain(self) -> None:
         """Accept nothing new, and let requests in progress end within the drain time."""
-        assert self._master is not None
-        self.serving = False
-        await self._master.stop_listening()
-        deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
-        # An event set at every request's end would cost each of them more than this costs once.
-        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
-            # An open tunnel is a way for new requests too.
-            self._master.close_idle()
-            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        await self.proxy.drain()
 
     def reopen(self) -> None:
         """Read the policy again and open the audit file again (SIGHUP)."""
@@ -295,7 +216,7 @@ class Sidecar:
         policy = self.policies.current
         self._say(
             events.proxy_ready(
-                proxy=format_address(self.proxy_address),
+                proxy=format_address(self.proxy.address),
                 admin=self._admin_text(),
                 version=VERSION,
                 ca_fingerprint=self.authority.fingerprint_sha256,
@@ -306,6 +227,15 @@ class Sidecar:
     def _say_stopped(self) -> None:
         if self._is_ready:
             self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
+
+
+def open_authority(settings: Settings) -> Authority:
+    """The CA that the settings name, made where there is none; raises one of START_ERRORS."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_state(settings.state_dir)
+    if settings.ca_cert and settings.ca_key:
+        return Authority.from_files(settings.ca_cert, settings.ca_key)
+    return Authority.load_or_create(settings.state_dir)
 
 
 def _refused(place: Path, field: str, error: Exception) -> PolicyError:

@@ -9,7 +9,6 @@ from understudy import VERSION
 from understudy.admin.status import (
     PolicyStatus,
     Report,
-    SecretState,
     describe_connections,
     describe_rules,
 )
@@ -19,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class SidecarStatus:
-    """The sidecar's state, read when asked. Calls no provider and waits for nothing."""
+    """The sidecar's state, read when asked. Calls no provider."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
+
+    async def look(self) -> None:
+        """Find out what the other two tell of, where other processes know it."""
+        await self._sidecar.proxy.look()
 
     def not_ready(self) -> list[str]:
         """Why requests would fail now, a sentence each."""
@@ -30,13 +33,12 @@ class SidecarStatus:
         reasons = []
         if sidecar.policies.current is None:
             reasons.append("no policy is in force")
-        if not sidecar.serving:
-            reasons.append("the proxy's port does not accept connections")
+        reasons += sidecar.proxy.not_ready()
         if not sidecar.audit.healthy:
             reasons.append("the audit log cannot be written")
         reasons += [
             f"the secret of connection {name} cannot be had: {state.last_error}"
-            for name, state in self._secrets().items()
+            for name, state in sidecar.proxy.secrets().items()
             if state.last_error is not None
         ]
         return reasons
@@ -48,7 +50,7 @@ class SidecarStatus:
         return Report(
             version=VERSION,
             uptime_seconds=time.monotonic() - sidecar.started,
-            active_connections=len(sidecar.sessions),
+            active_connections=sidecar.proxy.open_connections(),
             policy=self._policy(),
             policy_error=str(problems[0]) if problems else None,
             ca_fingerprint=sidecar.authority.fingerprint_sha256,
@@ -66,13 +68,5 @@ class SidecarStatus:
             mode=policy.mode,
             age_seconds=time.time() - policies.loaded_at,
             rules=describe_rules(policy),
-            connections=describe_connections(policy, self._secrets()),
+            connections=describe_connections(policy, self._sidecar.proxy.secrets()),
         )
-
-    def _secrets(self) -> dict[str, SecretState]:
-        policy = self._sidecar.policies.current
-        return {
-            name: SecretState(status.age_seconds, status.last_error)
-            for name, status in self._sidecar.resolver.status().items()
-            if policy is not None and name in policy.connections
-        }

@@ -1,0 +1,197 @@
+"""What serves agents: the stages and an engine. Which policy is in force it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+from understudy.admin.status import SecretState
+from understudy.audit import events
+from understudy.audit.log import AuditLog, AuditUnavailable
+from understudy.authority.leaf import LeafIssuer
+from understudy.credentials.resolver import Resolver
+from understudy.engine.dialer import Dialer
+from understudy.engine.master import Master
+from understudy.express.engine import Express
+from understudy.stages import stages
+from understudy.stages.exchange import Sessions
+from understudy.stages.record import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from understudy.admin.metrics import Metrics
+    from understudy.authority.ca import Authority
+    from understudy.credentials.placeholders import PlaceholderBook
+    from understudy.engine.settings import Settings
+    from understudy.policy.model import Policy
+    from understudy.policy.watch import PolicyHolder
+
+_DRAIN_STEP_SECONDS = 0.05
+
+ENGINES: dict[str, type[Master] | type[Express]] = {"mitmproxy": Master, "express": Express}
+
+
+class Serving(Protocol):
+    """What a sidecar needs of whatever serves agents: this process, or others."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where agents connect."""
+
+    async def start(self, authority: Authority, admin_port: int | None) -> None:
+        """Serve; no request is ever sent to ``admin_port``. OSError where it cannot."""
+
+    def follow(self, policy: Policy, tell: Callable[[], None]) -> None:
+        """Take a policy in force; call ``tell`` when nothing is decided by the one before."""
+
+    async def look(self) -> None:
+        """Find out what the next three tell of."""
+
+    def not_ready(self) -> list[str]:
+        """Why requests would fail now, a sentence each; policy, secrets and audit left out."""
+
+    def secrets(self) -> Mapping[str, SecretState]:
+        """What is known about each connection's secret."""
+
+    def open_connections(self) -> int:
+        """How many client connections are open."""
+
+    async def drain(self) -> None:
+        """Accept nothing new, and let requests in progress end within the drain time."""
+
+    async def close(self) -> None:
+        """End what is still open."""
+
+
+class Proxy:
+    """Serves in this process. ``policies`` and ``placeholders`` are looked at for each request."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        audit: AuditLog,
+        metrics: Metrics,
+        policies: PolicyHolder,
+        placeholders: PlaceholderBook,
+    ) -> None:
+        self.address = settings.listen
+        self.sessions = Sessions()
+        self._settings = settings
+        self._audit = audit
+        self._metrics = metrics
+        self._policies = policies
+        self._recorder = Recorder(audit, metrics)
+        self._placeholders = placeholders
+        self._resolver = Resolver(settings.environ, on_event=self._on_secret)
+        self._dialer = Dialer(lambda: self._own_ports)
+        self._own_ports: list[int] = []
+        self._engine: Master | Express | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._is_listening = False
+
+    async def start(self, authority: Authority, admin_port: int | None) -> None:
+        """Listen and serve, and ask for every secret once. OSError where it cannot listen."""
+        self._own_ports = [self._settings.listen[1]]
+        if admin_port is not None:
+            self._own_ports.append(admin_port)
+        make = ENGINES[self._settings.engine]
+        engine = make(
+            stages(
+                sessions=self.sessions,
+                policies=self._policies,
+                recorder=self._recorder,
+                placeholders=self._placeholders,
+                resolver=self._resolver,
+                dialer=self._dialer,
+                caller_token=self._settings.caller_token,
+            ),
+            sessions=self.sessions,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            policies=self._policies,
+            issuer=LeafIssuer(authority),
+            listen=self._settings.listen,
+            confdir=self._settings.state_dir,
+        )
+        policy = self._policies.current
+        if policy is not None:
+            engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
+        self.address = await engine.start()
+        self._own_ports.append(self.address[1])
+        self._engine = engine
+        self._is_listening = True
+        if policy is not None:
+            await self._fetch_secrets(policy)
+
+    def follow(self, policy: Policy, tell: Callable[[], None]) -> None:
+        """Take over what the engine itself needs of a policy that takes force now."""
+        tell()
+        if self._engine is not None:
+            self._engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
+            # Once the policy is in force: what is heard of its secrets is told by its names.
+            asyncio.get_running_loop().call_soon(self._fetch_later, policy)
+
+    async def look(self) -> None:
+        """Do nothing: all is known here."""
+
+    def not_ready(self) -> list[str]:
+        """Why no request could come in."""
+        return [] if self._is_listening else ["the proxy's port does not accept connections"]
+
+    def secrets(self) -> dict[str, SecretState]:
+        """What is known about the secrets of the policy in force."""
+        policy = self._policies.current
+        return {
+            name: SecretState(status.age_seconds, status.last_error)
+            for name, status in self._resolver.status().items()
+            if policy is not None and name in policy.connections
+        }
+
+    def open_connections(self) -> int:
+        """How many client connections are open."""
+        return len(self.sessions)
+
+    async def drain(self) -> None:
+        """Accept nothing new, and let requests in progress end within the drain time."""
+        assert self._engine is not None
+        self._is_listening = False
+        await self._engine.stop_listening()
+        deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds
+        # An event set at every request's end would cost each of them more than this costs once.
+        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
+            # An open tunnel is a way for new requests too.
+            self._engine.close_idle()
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+
+    async def close(self) -> None:
+        """End what is still open, and see that the audit hears of it."""
+        if self._engine is not None:
+            await self._engine.close()
+
+    def _fetch_later(self, policy: Policy) -> None:
+        self._fetching = asyncio.create_task(self._fetch_secrets(policy))
+
+    async def _fetch_secrets(self, policy: Policy) -> None:
+        """Ask for every secret once, so that readiness knows and the first request is quick."""
+        connections = policy.connections.values()
+        wanted = [self._resolver.resolve(c) for c in connections if c.secret is not None]
+        await asyncio.gather(*wanted, return_exceptions=True)
+
+    def _on_secret(self, result: str, connection: str, source: str, detail: str | None) -> None:
+        self._metrics.secret_refreshed(source, result)
+        policy = self._policies.current
+        bound = policy.connections.get(connection) if policy else None
+        name = bound.secret.label if bound and bound.secret else None
+        event = (
+            events.secret_refreshed(connection=connection, secret=name, source=source)
+            if result == "refreshed"
+            else events.secret_failed(
+                connection=connection, secret=name, source=source, detail=detail
+            )
+        )
+        # No request waits for this line; a sink that fails shows in its metric.
+        with contextlib.suppress(AuditUnavailable):
+            self._audit.write(event)
