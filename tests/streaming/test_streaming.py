@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import Wire
 from tests.support.proxy import Proxy
 from tests.support.scene import Scene
-from tests.support.upstream import Received, Upstream, answer
+from tests.support.upstream import Received, Upstream, answer, answer_ok
 
 SIZE = 200 << 20
 BLOCK = bytes(range(256)) * 4096  # 1 MiB
@@ -404,6 +404,52 @@ def test_a_connection_that_the_upstream_closed_is_opened_again(
     with scene.tunnel("free.example") as wire:
         assert wire.request("GET /2 HTTP/1.1\nHost: free.example").body == b"ok"
     scene.expect_allowed("free.example", 2)
+
+
+def test_a_request_is_not_sent_again_once_its_client_has_left(
+    start: Callable[..., Scene],
+) -> None:
+    """A kept connection that ends before an answer is tried again, but not for nobody."""
+    waiting = threading.Event()
+
+    async def talk(
+        received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if received.target == "/wait":
+            waiting.set()
+            await reader.read()
+            raise ConnectionResetError
+        await answer_ok(received, writer)
+
+    scene = start(conversation=talk)
+    assert scene.request("free.example", "/first").status == 200
+    with scene.tunnel("free.example") as wire:
+        wire.send(b"GET /wait HTTP/1.1\r\nHost: free.example\r\n\r\n")
+        assert waiting.wait(20)
+    scene.settle()
+    assert scene.request("free.example", "/last").status == 200
+    assert [r.target for r in scene.expect_allowed("free.example", 3)] == [
+        "/first",
+        "/wait",
+        "/last",
+    ]
+
+
+def test_a_request_is_not_sent_again_once_something_has_come_back(
+    start: Callable[..., Scene],
+) -> None:
+    async def talk(received: Received, writer: asyncio.StreamWriter) -> None:
+        if received.target == "/half":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+            await writer.drain()
+            writer.close()
+            return
+        await answer_ok(received, writer)
+
+    scene = start(handler=talk)
+    assert scene.request("free.example", "/first").status == 200
+    assert scene.request("free.example", "/half").reason == "upstream_failed"
+    assert [r.target for r in scene.expect_allowed("free.example", 2)] == ["/first", "/half"]
 
 
 def test_a_client_that_leaves_ends_the_upstreams_work(start: Callable[..., Scene]) -> None:

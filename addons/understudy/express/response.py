@@ -21,6 +21,10 @@ class BadResponseError(OSError):
     """Bytes that are no response, or one that ends too early."""
 
 
+class NoResponseError(BadResponseError):
+    """The upstream closed before a single byte came."""
+
+
 class ResponseReader:
     """Reads one response of one request; a connection that carries more is not used again."""
 
@@ -44,7 +48,8 @@ class ResponseReader:
         """The next head: interim ones (1xx, without 100) first, the final one last."""
         while not self._has_head and not self._interim:
             if not self._stream.received and not await self._stream.wait():
-                raise BadResponseError("server closed connection")
+                error = BadResponseError if self._fed else NoResponseError
+                raise error("server closed connection")
             self._feed()
             if self._fed > MAX_HEAD_BYTES and not self._has_head:
                 raise BadResponseError("response head too large")

@@ -14,7 +14,12 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from understudy.express.pool import Destination, Upstream, UpstreamError
 from understudy.express.request import RequestBody, make_request
-from understudy.express.response import BadResponseError, ResponseReader, write_response
+from understudy.express.response import (
+    BadResponseError,
+    NoResponseError,
+    ResponseReader,
+    write_response,
+)
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import CLIENT_DISCONNECTED, denial_of
@@ -129,9 +134,11 @@ class Transfer:
                 pump = asyncio.create_task(self._pump(upstream))
             try:
                 return await self._respond(upstream, pump)
-            except BadResponseError as error:
+            except NoResponseError as error:
                 if fresh or not self._may_repeat(at_hand=at_hand):
                     raise _Failed(str(error)) from None
+            except BadResponseError as error:
+                raise _Failed(str(error)) from None
             self._upstream = None
             upstream.stream.abort()
             upstream, _ = await self._connect(reuse=False)
@@ -148,8 +155,8 @@ class Transfer:
                 await asyncio.wait([pump])
 
     def _may_repeat(self, *, at_hand: bool) -> bool:
-        """A kept connection was closed meanwhile: nothing came back, and asking twice is safe."""
-        return at_hand and not self._answering and self._head.method in _REPEATABLE
+        """A kept connection was closed meanwhile: asking twice is safe, and somebody waits."""
+        return at_hand and not self._stream.ended and self._head.method in _REPEATABLE
 
     async def _connect(self, *, reuse: bool = True) -> tuple[Upstream, bool]:
         flow, express = self._flow, self._express

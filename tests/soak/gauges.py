@@ -1,0 +1,98 @@
+"""What the proxy's process holds when nothing goes on, and whether that stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tests.soak.stage import Stage
+
+WARM_ROUNDS = 2
+"""Rounds whose growth is caches that fill."""
+EDGE = 3
+"""How many samples stand for the beginning, and for the end."""
+MEMORY_ALLOWANCE_KILOBYTES = 6 * 1024
+"""What the allocator may keep of peaks; a leak shows in the blocks long before."""
+BLOCKS_A_REQUEST = 0.1
+"""A leak leaves at least one block of memory for each of some kind of request."""
+BLOCKS_ALLOWANCE = 2000
+SETTLE_TRIES = 10
+SETTLE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """One sample, and how many requests there had been."""
+
+    requests: int
+    descriptors: int
+    threads: int
+    tasks: int
+    blocks: int
+    """Pieces of memory that Python has given out, after a garbage collection."""
+    rss_kilobytes: int
+    pss_kilobytes: int
+
+
+async def read_gauges(stage: Stage) -> Gauges:
+    """Ask the proxy's process how it is; the least of several samples while it settles."""
+    best = await _read_once(stage)
+    for _ in range(SETTLE_TRIES):
+        await asyncio.sleep(SETTLE_SECONDS)
+        now = await _read_once(stage)
+        settled = (now.descriptors, now.threads, now.tasks) == (
+            *(best.descriptors, best.threads, best.tasks),
+        )
+        best = replace(
+            now,
+            descriptors=min(now.descriptors, best.descriptors),
+            threads=min(now.threads, best.threads),
+            tasks=min(now.tasks, best.tasks),
+        )
+        if settled:
+            break
+    return best
+
+
+async def _read_once(stage: Stage) -> Gauges:
+    stage.gauge_file.unlink(missing_ok=True)
+    stage.proxy.process.send_signal(signal.SIGUSR1)
+    async with asyncio.timeout(20):
+        while not stage.gauge_file.exists():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.01)
+    read = json.loads(stage.gauge_file.read_text())
+    return Gauges(requests=stage.ledger.requests, **read)
+
+
+def judge_growth(samples: Sequence[Gauges]) -> list[str]:
+    """What did not stay flat after the warm-up, a sentence each."""
+    steady = samples[WARM_ROUNDS:]
+    first, last = steady[:EDGE], steady[-EDGE:]
+    found = []
+    for name in ("descriptors", "threads", "tasks"):
+        before = max(getattr(sample, name) for sample in first)
+        after = min(getattr(sample, name) for sample in last)
+        if after > before:
+            found.append(f"{name} grew from {before} to {after}")
+    requests = last[-1].requests - first[0].requests
+    blocks = last[-1].blocks - first[0].blocks
+    if blocks > BLOCKS_ALLOWANCE + BLOCKS_A_REQUEST * requests:
+        found.append(f"{blocks} more blocks of memory are held after {requests} requests")
+    before_kb = statistics.median(sample.rss_kilobytes for sample in first)
+    after_kb = statistics.median(sample.rss_kilobytes for sample in last)
+    if after_kb - before_kb > MEMORY_ALLOWANCE_KILOBYTES:
+        found.append(f"memory grew from {before_kb:.0f} to {after_kb:.0f} kB")
+    return found
+
+
+def slope_kilobytes(samples: Sequence[Gauges]) -> float:
+    """Growth of the resident memory for 100 000 requests after the warm-up, by least squares."""
+    steady = samples[WARM_ROUNDS:]
+    line = statistics.linear_regression(
+        [sample.requests for sample in steady], [sample.rss_kilobytes for sample in steady]
+    )
+    return line.slope * 100_000
