@@ -104,7 +104,8 @@ class Soak:
                 await program.rest()
         self.stage.upstreams.close_connections()
         async with asyncio.timeout(CLIENT_SECONDS):
-            while await asyncio.to_thread(self.stage.proxy.open_connections):
+            # Another process closes them.
+            while await asyncio.to_thread(self.stage.proxy.open_connections):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     async def _keep_on(self, act: Callable[[], Awaitable[None]], until: float) -> None:
@@ -120,7 +121,7 @@ class Soak:
     # -- the reckoning
 
     def _reckon(self, code: int) -> dict[str, list[str]]:
-        stage, ledger = self.stage, self.stage.ledger
+        ledger = self.stage.ledger
         faulty: list[str] = []
         findings = compare(ledger, self._lines(faulty))
         broken = {
@@ -142,11 +143,13 @@ class Soak:
         for file in self._audit_files():
             for raw in file.read_bytes().splitlines(keepends=True):
                 try:
-                    if not raw.endswith(b"\n"):
-                        raise ValueError("no newline")
-                    yield json.loads(raw.decode("ascii"))
+                    line = json.loads(raw.decode("ascii"))
                 except ValueError as error:
                     faulty.append(f"{file.name}: {error}: {raw[:300]!r}")
+                    continue
+                if not raw.endswith(b"\n"):
+                    faulty.append(f"{file.name}: a line without an end: {raw[:300]!r}")
+                yield line
 
     def _audit_files(self) -> list[Path]:
         proxy = self.stage.proxy

@@ -27,7 +27,7 @@ class Agents:
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.random = random.Random(seed)  # noqa: S311 - a choice of what to do next
+        self.random = random.Random(seed)
         self.ledger = stage.ledger
         self.tls = ssl.create_default_context(cafile=stage.proxy.ca_cert)
         self.loose = ssl.create_default_context(cafile=stage.proxy.ca_cert)
@@ -138,7 +138,8 @@ class Agents:
         how = self.random.choice(("answer", "chunked", "up", "up-chunked"))
         if not how.startswith("up"):
             await self.ask(entry, wire, host, f"/soak/{how}/{entry.mark}/{LARGE}", LARGE)
-            return await wire.close()
+            await wire.close()
+            return
         path = f"/soak/answer/{entry.mark}/{SMALL}"
         chunked = how == "up-chunked"
         if chunked:
@@ -193,10 +194,9 @@ class Agents:
         method, body, path = "GET", b"", what
         if what in ("forged", "lost"):
             host, path = f"{what}.example", "answer"
-        reasons = BROKEN if what == "lost" else ("allowed",)
-        # A kept connection that breaks before the answer is tried once more, on a fresh one.
-        twice = 2 if what in before else 1
-        entry = self.ledger.open(what, reasons=reasons, ends=BROKEN, at_most_seen=twice)
+        # A kept connection that ends before anything came is tried once more, on a fresh one.
+        twice = 2 if what in ("reset-before", "close-before") else 1
+        entry = self.ledger.open(what, ends=BROKEN, at_most_seen=twice)
         if what == "half-read":
             method, body = "POST", bytes_of(entry.mark, 2 << 20)
         wire = await self.tunnel(host)
@@ -281,11 +281,13 @@ class Agents:
     async def denied_tunnel(self) -> None:
         """CONNECT to where nothing may go."""
         wire = await Wire.open(self.stage.proxy.address)
-        reason, authority = self.random.choice((
-            ("host_not_allowed", f"{self.fresh_name()}:443"),
-            ("port_not_allowed", "search.example:22"),
-            ("host_not_allowed", "127.0.0.1:%d" % self.stage.proxy.address[1]),
-        ))
+        reason, authority = self.random.choice(
+            (
+                ("host_not_allowed", f"{self.fresh_name()}:443"),
+                ("port_not_allowed", "search.example:22"),
+                ("host_not_allowed", f"127.0.0.1:{self.stage.proxy.address[1]}"),
+            )
+        )
         answer = await wire.connect(authority)
         if answer.denial != reason or has_secret(answer.body):
             self.ledger.offences.append(f"CONNECT {authority} was answered {answer.denial}")

@@ -153,9 +153,7 @@ def compare(ledger: Ledger, lines: Iterable[Line]) -> Findings:
     return findings
 
 
-def _compare_refusals(
-    made: Counter[Refusal], told: Counter[Refusal], findings: Findings
-) -> None:
+def _compare_refusals(made: Counter[Refusal], told: Counter[Refusal], findings: Findings) -> None:
     for refusal in made.keys() | told.keys():
         difference = made[refusal] - told[refusal]
         if difference > 0:

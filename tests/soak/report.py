@@ -71,10 +71,12 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = [list(heads), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     lines = [
-        "  ".join([
-            row[0].ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-        ]).rstrip()
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
         for row in cells
     ]
     return "\n".join(lines) + "\n"

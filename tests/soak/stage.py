@@ -23,9 +23,6 @@ from tests.support.proxy import Proxy
 from tests.support.scene import forms_of
 from tests.support.upstream import Received
 
-
-
-
 MARKER = "sk-real-soak-"
 """Every real secret begins with it, so one look finds any of them."""
 FORMS = forms_of(MARKER)
@@ -110,10 +107,8 @@ class Stage:
 
     # -- the policy
 
-    def _policy_text(self, toggled: bool) -> str:  # noqa: FBT001 - one of two policies
-        places = {
-            f"{host}:443": f"127.0.0.1:{port}" for host, port in self.upstreams.ports.items()
-        }
+    def _policy_text(self, toggled: bool) -> str:
+        places = {f"{host}:443": f"127.0.0.1:{port}" for host, port in self.upstreams.ports.items()}
         ca_file = self.folder / "upstream-ca.pem"
         self.ca.cert_pem.write_to_path(str(ca_file))
         policy: dict[str, Any] = {
@@ -189,7 +184,7 @@ def _fill(repository: Path, work: Path, git: str) -> None:
         subprocess.run([git, *arguments], cwd=work, check=True, env=environ)
 
 
-def _git_backend(serve: Any) -> Handler:  # noqa: ANN401 - the handler of tests/clients
+def _git_backend(serve: Any) -> Handler:
     """One repository under as many names as there are marks."""
 
     async def handle(

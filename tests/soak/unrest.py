@@ -17,7 +17,7 @@ class Unrest:
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.random = random.Random(seed)  # noqa: S311 - a choice of trouble
+        self.random = random.Random(seed)
         self.faults = stage.ledger.faults
         self._turns = itertools.count()
         self.rotations = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import ssl
 import struct
@@ -124,7 +123,7 @@ async def read_body(received: Received, reader: StreamReader) -> bytes:
     return bytes(body)
 
 
-async def _pieces(received: Received, reader: StreamReader):  # type: ignore[no-untyped-def] # noqa: ANN202
+async def _pieces(received: Received, reader: StreamReader):  # type: ignore[no-untyped-def]
     if "chunked" in (received.header("transfer-encoding") or ""):
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             yield (await reader.readexactly(size + 2))[:-2]
@@ -231,8 +230,7 @@ async def _refuse(_: Received, writer: StreamWriter, mark: str, number: int) -> 
 
 async def _hold(_: Received, writer: StreamWriter, mark: str, number: int) -> None:
     """No answer until the proxy has gone."""
-    while not writer.transport.is_closing():
-        await asyncio.sleep(SLOW_PAUSE_SECONDS)
+    await writer.wait_closed()
     raise ConnectionResetError
 
 

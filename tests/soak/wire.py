@@ -128,7 +128,7 @@ class Wire:
             answer.digest = hasher.digest()
 
     @staticmethod
-    def _take(answer: Answer, hasher, piece: bytes) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def _take(answer: Answer, hasher, piece: bytes) -> None:  # type: ignore[no-untyped-def]
         hasher.update(piece)
         answer.size += len(piece)
         answer.body += piece[: max(0, KEPT_BYTES - len(answer.body))]

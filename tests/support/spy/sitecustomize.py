@@ -6,7 +6,8 @@ to its answers, one list of addresses for each look-up in turn, the last one for
 do not exist, and "slow:30" among the addresses makes the look-up take 30 seconds.
 UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this hook of this addon
 raises, and with ``Swap.requestheaders:after`` it does its work first. UNDERSTUDY_SPY_CLOCK names a
-file that says by how many seconds the wall clock is ahead.
+file that says by how many seconds the wall clock is ahead. UNDERSTUDY_SPY_GAUGES names a file
+into which SIGUSR1 writes what the process holds: descriptors, threads, tasks, memory.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ _file = os.environ.pop("UNDERSTUDY_SPY_FILE", None)
 _names = os.environ.pop("UNDERSTUDY_SPY_NAMES", None)
 _fault_file = os.environ.pop("UNDERSTUDY_SPY_FAULT", None)
 _clock_file = os.environ.pop("UNDERSTUDY_SPY_CLOCK", None)
+_gauge_file = os.environ.pop("UNDERSTUDY_SPY_GAUGES", None)
 _WATCHED = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.connect"})
 
 if _file:
@@ -74,6 +76,34 @@ if _clock_file:
 
     time.time_ns = _shifted_ns
     time.time = lambda: _shifted_ns() / 1_000_000_000
+
+if _gauge_file:
+    import gc
+    import signal
+
+    def _read_kilobytes(name):
+        with open(f"/proc/self/{name}", encoding="ascii") as file:  # noqa: PTH123 - as above
+            fields = (line.split() for line in file)
+            return {line[0].rstrip(":"): int(line[1]) for line in fields if line[-1] == "kB"}
+
+    def _write_gauges(*_):
+        import asyncio  # noqa: PLC0415 - the start of the proxy must not be that of asyncio
+
+        # A closed process cannot be looked into from outside; it can look into itself.
+        gc.collect()
+        gauges = {
+            "descriptors": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - as above
+            "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - as above
+            "tasks": len(asyncio.all_tasks()),
+            "blocks": sys.getallocatedblocks(),
+            "rss_kilobytes": _read_kilobytes("status")["VmRSS"],
+            "pss_kilobytes": _read_kilobytes("smaps_rollup")["Pss"],
+        }
+        with open(f"{_gauge_file}.new", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+            json.dump(gauges, file)
+        os.replace(f"{_gauge_file}.new", _gauge_file)  # noqa: PTH105 - as above
+
+    signal.signal(signal.SIGUSR1, _write_gauges)
 
 if _fault_file:
     import functools
