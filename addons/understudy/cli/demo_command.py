@@ -48,13 +48,14 @@ def demo() -> None:
     placeholders. Exit code 0 only if everything that is shown was also checked.
     """
     started = time.monotonic()
-    from understudy.engine.dialer import GuardedEventLoop
+    from understudy.engine.kinds import ENGINES
+    from understudy.engine.settings import DEFAULT_ENGINE
     from understudy.engine.sidecar import START_ERRORS
 
     try:
         with (
             tempfile.TemporaryDirectory(prefix="understudy-demo-") as folder,
-            asyncio.Runner(loop_factory=GuardedEventLoop) as runner,
+            asyncio.Runner(loop_factory=ENGINES[DEFAULT_ENGINE]().new_event_loop) as runner,
         ):
             outcome = runner.run(_play(Path(folder)))
     except START_ERRORS as error:

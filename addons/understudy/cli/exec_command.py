@@ -44,7 +44,7 @@ def execute(
     state_dir: options.StateDir = None,
     audit: options.ExecAudit = None,
     audit_failure: options.AuditFailureOption = options.AuditFailure.FAIL_CLOSED,
-    engine: options.EngineOption = options.Engine.MITMPROXY,
+    engine: options.EngineOption = options.DEFAULT_ENGINE,
     ca_cert: options.CaCert = None,
     ca_key: options.CaKey = None,
     ready_file: options.ReadyFile = None,
@@ -87,10 +87,10 @@ def _audit_name() -> str:
 
 
 def _run(settings: Settings, command: Sequence[str], *, quiet: bool) -> int:
-    from understudy.engine.dialer import GuardedEventLoop
+    from understudy.engine.kinds import ENGINES
 
     umask = options.harden_process(quiet=quiet)
-    with asyncio.Runner(loop_factory=GuardedEventLoop) as runner:
+    with asyncio.Runner(loop_factory=ENGINES[settings.engine]().new_event_loop) as runner:
         return runner.run(_serve_and_run(settings, command, umask, quiet=quiet))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from understudy.cli.console import UsageProblem, stderr
+from understudy.engine import settings
 from understudy.engine.settings import Settings, parse_address, parse_admin
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ class Engine(StrEnum):
 
     MITMPROXY = "mitmproxy"
     EXPRESS = "express"
+
+
+DEFAULT_ENGINE = Engine(settings.DEFAULT_ENGINE)
 
 
 class AuditFailure(StrEnum):

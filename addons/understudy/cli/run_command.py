@@ -24,7 +24,7 @@ def run(
     state_dir: options.StateDir = None,
     audit: options.Audit = None,
     audit_failure: options.AuditFailureOption = options.AuditFailure.FAIL_CLOSED,
-    engine: options.EngineOption = options.Engine.MITMPROXY,
+    engine: options.EngineOption = options.DEFAULT_ENGINE,
     ca_cert: options.CaCert = None,
     ca_key: options.CaKey = None,
     ready_file: options.ReadyFile = None,
@@ -57,10 +57,10 @@ def run(
 
 def serve(settings: Settings) -> None:
     """Run a sidecar until a signal ends it; UsageProblem where it cannot start."""
-    from understudy.engine.dialer import GuardedEventLoop
+    from understudy.engine.kinds import ENGINES
 
     options.harden_process()
-    with asyncio.Runner(loop_factory=GuardedEventLoop) as runner:
+    with asyncio.Runner(loop_factory=ENGINES[settings.engine]().new_event_loop) as runner:
         runner.run(_serve(settings))
 
 

@@ -23,9 +23,12 @@ from understudy.policy.addresses import is_guarded, is_within
 from understudy.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from understudy.policy.model import Policy
+
+    type Attempt = Callable[[str, int], Awaitable[Any]]
+    """Connects to one (address, port); raises OSError."""
 
 PLAN_LIFETIME_SECONDS = 10.0
 """A plan's addresses are looked up again after this, for new connections only."""
@@ -133,25 +136,31 @@ def _is_local(address: str) -> bool:
     return True
 
 
+async def connect_as_planned(attempt: Attempt) -> Any:
+    """Try the addresses of the running task's plan, one after another; DialError without one."""
+    plan = _current_plan.get()
+    if plan is None:
+        raise DialError("refused: no decided destination")
+    failure: OSError = DialError("the name could not be looked up")
+    for address, port in plan.addresses:
+        try:
+            async with asyncio.timeout(plan.connect_timeout_seconds):
+                return await attempt(address, port)
+        except TimeoutError:
+            failure = TimeoutError("timed out")
+        except OSError as error:
+            failure = error
+    raise failure
+
+
 class GuardedEventLoop(asyncio.SelectorEventLoop):
     """An event loop that opens no TCP connection without the running task's DialPlan."""
 
     async def create_connection(self, protocol_factory: Any, *_: Any, **options: Any) -> Any:
         """Connect as the plan says; host and port from the caller are not believed."""
-        plan = _current_plan.get()
-        if plan is None:
-            raise DialError("refused: no decided destination")
         options.pop("host", None)
         options.pop("port", None)
-        failure: OSError = DialError("the name could not be looked up")
-        for address, port in plan.addresses:
-            try:
-                async with asyncio.timeout(plan.connect_timeout_seconds):
-                    return await super().create_connection(
-                        protocol_factory, address, port, **options
-                    )
-            except TimeoutError:
-                failure = TimeoutError("timed out")
-            except OSError as error:
-                failure = error
-        raise failure
+        connect = super().create_connection
+        return await connect_as_planned(
+            lambda address, port: connect(protocol_factory, address, port, **options)
+        )

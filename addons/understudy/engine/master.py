@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -113,8 +112,3 @@ def _close(handler: ProxyConnectionHandler) -> None:
     io = handler.transports.get(handler.client)
     if io is not None and io.handler is not None:
         io.handler.cancel("shutting down")
-
-
-def quiet_mitmproxy_logs() -> None:
-    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
-    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

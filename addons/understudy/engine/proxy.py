@@ -12,8 +12,7 @@ from understudy.audit.log import AuditLog, AuditUnavailable
 from understudy.authority.leaf import LeafIssuer
 from understudy.credentials.resolver import Resolver
 from understudy.engine.dialer import Dialer
-from understudy.engine.master import Master
-from understudy.express.engine import Express
+from understudy.engine.kinds import ENGINES
 from understudy.stages import stages
 from understudy.stages.exchange import Sessions
 from understudy.stages.record import Recorder
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
     from understudy.admin.metrics import Metrics
     from understudy.authority.ca import Authority
     from understudy.credentials.placeholders import PlaceholderBook
+    from understudy.engine.master import Master
     from understudy.engine.settings import Settings
+    from understudy.express.engine import Express
     from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
 
 _DRAIN_STEP_SECONDS = 0.05
-
-ENGINES: dict[str, type[Master] | type[Express]] = {"mitmproxy": Master, "express": Express}
 
 
 class Serving(Protocol):
@@ -97,8 +96,7 @@ class Proxy:
         self._own_ports = [self._settings.listen[1]]
         if admin_port is not None:
             self._own_ports.append(admin_port)
-        make = ENGINES[self._settings.engine]
-        engine = make(
+        engine = ENGINES[self._settings.engine]().master(
             stages(
                 sessions=self.sessions,
                 policies=self._policies,

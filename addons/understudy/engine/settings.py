@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+type EngineName = Literal["mitmproxy", "express"]
+
+DEFAULT_ENGINE: EngineName = "mitmproxy"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything but policy; policy lives in files that are reviewed."""
@@ -19,7 +24,7 @@ class Settings:
     listen: tuple[str, int] = ("127.0.0.1", 9080)
     admin: tuple[str, int] | Path | None = ("127.0.0.1", 9081)
     """A TCP address, a Unix socket's path, or None for no admin server."""
-    engine: Literal["mitmproxy", "express"] = "mitmproxy"
+    engine: EngineName = DEFAULT_ENGINE
     """What moves the bytes; the stages are the same."""
     audit: str = "-"
     """``-`` for standard output, or a file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
@@ -20,7 +21,6 @@ from understudy.authority.ca import Authority
 from understudy.authority.pair import AuthorityError
 from understudy.authority.trust import sandbox_bundle, upstream_bundle_pem, write_atomic
 from understudy.credentials.placeholders import PlaceholderBook, PlaceholderError
-from understudy.engine.master import quiet_mitmproxy_logs
 from understudy.engine.process import UnsafeProcess, check_state, open_public
 from understudy.engine.proxy import Proxy
 from understudy.engine.settings import format_address
@@ -99,7 +99,7 @@ class Sidecar:
         await self._resources.aclose()
 
     async def _start(self) -> None:
-        quiet_mitmproxy_logs()
+        _quiet_mitmproxy_logs()
         self.authority = open_authority(self.settings)
         self.metrics.set_ca_expiry(self.authority.not_after)
         self.audit.start()
@@ -241,3 +241,8 @@ def open_authority(settings: Settings) -> Authority:
 def _refused(place: Path, field: str, error: Exception) -> PolicyError:
     """A policy that cannot take force, whatever its files say."""
     return PolicyError((Problem(str(place), None, field, str(error), "error"),))
+
+
+def _quiet_mitmproxy_logs() -> None:
+    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

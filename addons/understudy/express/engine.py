@@ -82,7 +82,6 @@ class Express(master.Master):
         # A type check of every field of every message, which costs more than making it.
         http.MessageData.__post_init__ = lambda _: None  # type: ignore[method-assign] # see above
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
         try:
             self._server = await loop.create_server(
                 lambda: Stream(self._accept), *self._listen, backlog=_BACKLOG
@@ -99,9 +98,8 @@ class Express(master.Master):
 
     def _accept(self, stream: Stream) -> None:
         task = asyncio.get_running_loop().create_task(self._converse(stream))
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, stream: Stream) -> None:
         conversation = Conversation(self, stream)
