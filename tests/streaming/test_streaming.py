@@ -217,18 +217,17 @@ def read_text(wire: Wire, text: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("host", ["free.example", "bound.example"])
-def test_an_event_arrives_before_the_next_one_is_written(
+def test_a_head_arrives_before_the_first_event_and_each_event_before_the_next_is_written(
     start: Callable[..., Scene], host: str
 ) -> None:
     events = Events()
     scene = start(handler=events)
     with scene.tunnel(host) as wire:
         wire.send(f"GET /events HTTP/1.1\r\nHost: {host}\r\n{credential(scene, host)}\r\n".encode())
+        assert wire.read(head_only=True).status == 200
         for number in range(5):
             event = f'data: {{"n": {number}}}\n\n'.encode()
             scene.upstreams[host].soon(lambda event=event: events.turns.put_nowait(event))
-            if number == 0:
-                assert wire.read(head_only=True).status == 200
             assert read_text(wire, event) == event
         scene.upstreams[host].soon(lambda: events.turns.put_nowait(None))
         assert wire.read_chunk() == b""

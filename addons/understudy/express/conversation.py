@@ -186,12 +186,17 @@ class Conversation:
         return False
 
     async def _read_hello(self) -> ClientHello | None:
-        """The ClientHello, left where it is; None for bytes that are none."""
+        """The ClientHello, left where it is; None for bytes that are none.
+
+        Raises ConnectionError where the client goes in the middle of it.
+        """
         received = self.stream.received
         try:
             while (hello := parse_client_hello(bytes(received))) is None:
-                if len(received) > MAX_HELLO_BYTES or not await self.stream.wait():
+                if len(received) > MAX_HELLO_BYTES:
                     return None
+                if not await self.stream.wait():
+                    raise ConnectionError("closed in the middle of a ClientHello")
         except (ValueError, EOFError):
             return None
         return hello

@@ -70,6 +70,10 @@ class ResponseReader:
         self._body.clear()
         return data
 
+    def has_more(self) -> bool:
+        """Whether some of the body is at hand, or its end is."""
+        return bool(self._body) or self._done
+
     def is_whole(self) -> bool:
         """Whether the rest of the body has arrived already."""
         return self._done

@@ -70,11 +70,11 @@ class Transfer:
         """Do all of it."""
         flow, hooks = self._flow, self._express.hooks
         await hooks.call("requestheaders", flow)
-        if self._is_settled():
-            return await self._answer()
-        if flow.request.headers.pop("expect", None) is not None:
-            self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
+            if self._is_settled():
+                return await self._answer()
+            if flow.request.headers.pop("expect", None) is not None:
+                self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if not flow.request.stream:
                 flow.request.content = await self._collect()
                 await hooks.call("request", flow)
@@ -93,15 +93,13 @@ class Transfer:
         return self._flow.response is not None or not self._flow.live
 
     async def _answer(self) -> bool:
-        """Send what an addon answered, or close where it killed the flow."""
+        """Send what an addon answered."""
         flow, hooks = self._flow, self._express.hooks
         exchange = find_exchange(flow)
-        if exchange is not None and exchange.refusal is not None and not self._body.done:
-            # The body is not waited for; see what Conversation does with the rest of it.
-            await self._conversation.answer_and_drain(denial_of(exchange))
-            return False
-        if flow.response is None:
-            return False
+        refused = exchange is not None and exchange.refusal is not None
+        if flow.response is None or (refused and not self._body.done):
+            # A refused body is not waited for; see what Conversation does with the rest of it.
+            raise _Failed("killed")
         await hooks.call("request", flow)
         await hooks.call("responseheaders", flow)
         await hooks.call("response", flow)
@@ -296,13 +294,16 @@ class Transfer:
         bodyless = self._head.method == "HEAD" or response.status_code in _BODYLESS
         framing = self._frame(response, bodyless=bodyless)
         pending = assemble_response_head(response)
+        if not bodyless and not reader.has_more():
+            # Who waits for the head alone, as the reader of a stream does, has it now.
+            self._send(pending)
+            pending = b""
         while data := await self._next_piece(reader, bodyless=bodyless):
             pending += b"".join(map(framing, _filtered(response.stream, data)))
             self._check_refusal()
             if reader.is_whole():
                 continue  # the end goes out in the same write
-            self._answering = True
-            self._stream.write(pending)
+            self._send(pending)
             pending = b""
             await self._stream.drain()
         if not bodyless:
@@ -313,8 +314,7 @@ class Transfer:
         await self._express.hooks.call("response", flow)
         if not flow.live:
             raise _Failed("killed")
-        self._answering = True
-        self._stream.write(pending)
+        self._send(pending)
         await self._stream.drain()
         finished = pump is None or pump.done()
         if finished and reader.may_reuse() and self._body.done:
@@ -322,6 +322,11 @@ class Transfer:
             self._upstream = None
             self._express.pool.give_back(upstream)
         return self._keep_alive and finished and self._body.done and not self._stream.ended
+
+    def _send(self, answer: bytes) -> None:
+        if answer:
+            self._answering = True
+            self._stream.write(answer)
 
     async def _next_piece(self, reader: ResponseReader, *, bodyless: bool) -> bytes:
         if bodyless:
@@ -365,6 +370,8 @@ class Transfer:
                 text = CLIENT_DISCONNECTED
             elif isinstance(error, _Failed) and error.reason is not None:
                 exchange.refuse(error.reason, describe_failure(text))
+        if not self._answering:
+            flow.response = None  # nobody saw it: what is recorded is the answer that follows
         flow.error = Error(text)
         await self._express.hooks.call("error", flow)
         if exchange is None or exchange.refusal is None or self._answering:
