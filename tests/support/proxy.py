@@ -22,6 +22,7 @@ from tests.support.client import Answer, Wire
 START_SECONDS = 30
 SPY = Path(__file__).parent / "spy"
 ENGINE = os.environ.get("UNDERSTUDY_TEST_ENGINE", "mitmproxy")
+WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 
 
 @dataclass
@@ -91,6 +92,8 @@ class Proxy:
             str(ready),
             "--engine",
             ENGINE,
+            "--workers",
+            WORKERS,
             *self.arguments,
         ]
         with self.log_file.open("wb") as log, self.out_file.open("wb") as out:

@@ -17,8 +17,10 @@ from understudy.audit.sinks import SINKS
 from understudy.reasons import CREDENTIAL_REASONS, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
+
+    from prometheus_client import Metric
 
     from understudy.policy.model import Policy
 
@@ -45,6 +47,10 @@ class Metrics:
     def render(self) -> bytes:
         """Give every series in the Prometheus text format."""
         return generate_latest(self._series.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every series as it is now."""
+        return self._series.registry.collect()
 
     # -- the policy and what it names
 

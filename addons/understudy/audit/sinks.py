@@ -61,12 +61,17 @@ class StdoutSink:
 
     def __init__(self, descriptor: int = STDOUT_DESCRIPTOR) -> None:
         self._descriptor = descriptor
-        self._torn = False
+        self.torn = False
+        """Whether the line written last has no end."""
+        self.unit_bytes = 0
+        """A line of up to this many bytes is written whole or not at all, also by a kill."""
         self._stalled = False
 
     def start(self) -> None:
         """Check that the descriptor is open; raises AuditUnavailable."""
         self.check()
+        if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
+            self.unit_bytes = select.PIPE_BUF  # POSIX, write, "Pipe"
 
     def check(self) -> None:
         """See whether anybody reads; raises AuditUnavailable."""
@@ -79,10 +84,10 @@ class StdoutSink:
 
     def write(self, line: bytes) -> None:
         """Write one line; raises AuditUnavailable."""
-        data = b"\n" + line if self._torn else line
+        data = b"\n" + line if self.torn else line
         written, error = self._write_patiently(data)
         if written:
-            self._torn = data[written - 1] != ord("\n")
+            self.torn = data[written - 1] != ord("\n")
         if error is not None:
             raise _unavailable("standard output", error)
 
@@ -99,6 +104,10 @@ class StdoutSink:
             if error is not None:
                 return written, error
         return written, None
+
+    def resume(self, *, broken: bool) -> None:
+        """Go on after another process; what it left in the pipe cannot be looked at."""
+        self.torn = broken
 
     def reopen(self) -> None:
         """Do nothing: standard output has no path."""
@@ -122,7 +131,9 @@ class FileSink:
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
         self._checked_at = 0.0
-        self._torn = False
+        self.torn = False
+        """Whether the file ends in the middle of a line."""
+        self.unit_bytes = 0
 
     def start(self) -> None:
         """Open the file, made if it is not there; raises AuditUnavailable."""
@@ -141,10 +152,10 @@ class FileSink:
             self.start()
         descriptor = self._descriptor
         assert descriptor is not None
-        data = b"\n" + line if self._torn else line
+        data = b"\n" + line if self.torn else line
         written, error = _write(descriptor, data)
         if written:
-            self._torn = data[written - 1] != ord("\n")
+            self.torn = data[written - 1] != ord("\n")
         if error is not None:
             self._take_back(descriptor, written)
             self.close()
@@ -158,6 +169,12 @@ class FileSink:
         regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         if regular and os.fstatvfs(self._descriptor).f_bavail == 0:
             raise _unavailable(str(self._path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def resume(self, *, broken: bool) -> None:
+        """Go on after another process: how the file ends is looked at, not believed."""
+        del broken
+        if self._descriptor is not None:
+            self.torn = _is_torn(self._descriptor, os.fstat(self._descriptor))
 
     def reopen(self) -> None:
         """Look at the path before the next line."""
@@ -178,12 +195,11 @@ class FileSink:
         status = os.fstat(descriptor)
         self._identity = (status.st_dev, status.st_ino)
         self._checked_at = time.monotonic()
-        if stat.S_ISREG(status.st_mode):
-            self._torn = status.st_size > 0 and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
-        elif stat.S_ISCHR(status.st_mode):
+        if stat.S_ISCHR(status.st_mode):
             os.set_blocking(descriptor, True)
-        else:
+        elif not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file; use `-` for standard output")
+        self.torn = _is_torn(descriptor, status)
 
     def _follow(self, now: float) -> None:
         """Drop the descriptor where the path has become another file, or none."""
@@ -206,14 +222,14 @@ class FileSink:
             pass  # a device, or a disk in trouble: opening it again sees what is there
 
 
-SINKS: dict[str, Callable[[str], Sink]] = {
+SINKS: dict[str, Callable[[str], StdoutSink | FileSink]] = {
     "stdout": lambda _: StdoutSink(),
     "file": lambda destination: FileSink(Path(destination)),
 }
 """Every kind of sink, by name."""
 
 
-def make_sink(destination: str) -> Sink:
+def make_sink(destination: str) -> StdoutSink | FileSink:
     """Give the sink for ``--audit``: ``-`` is standard output, anything else a file's path."""
     return SINKS["stdout" if destination == STDOUT else "file"](destination)
 
@@ -226,6 +242,13 @@ def _not_writable(descriptor: int, timeout_seconds: float) -> OSError | None:
     if any(event & (select.POLLERR | select.POLLNVAL) for _, event in events):
         return OSError(errno.EPIPE, os.strerror(errno.EPIPE))
     return None if events else BlockingIOError(errno.EAGAIN, "nobody reads it")
+
+
+def _is_torn(descriptor: int, status: os.stat_result) -> bool:
+    """Whether a file ends without a newline; what is no file has no end to look at."""
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        return False
+    return os.pread(descriptor, 1, status.st_size - 1) != b"\n"
 
 
 def _write(descriptor: int, data: bytes) -> tuple[int, OSError | None]:

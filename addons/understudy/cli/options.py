@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,9 @@ from understudy.engine.settings import Settings, parse_address, parse_admin
 
 if TYPE_CHECKING:
     from understudy.policy.load import Loaded
+
+
+MAX_WORKERS = 256
 
 
 class Engine(StrEnum):
@@ -79,6 +83,9 @@ AuditFailureOption = Annotated[
 EngineOption = Annotated[
     Engine,
     _option("--engine", None, "What moves the bytes: mitmproxy's core, or the faster express."),
+]
+Workers = Annotated[
+    str, _option("--workers", "N", "How many processes serve; auto: one for each core.")
 ]
 CaCert = Annotated[
     Path | None, _option("--ca-cert", "FILE", "Your own CA certificate, PEM.", show_default="made")
@@ -173,6 +180,7 @@ def make_settings(
     proxy_token_file: Path | None,
     admin_token_file: Path | None,
     drain_seconds: float,
+    workers: str = "1",
 ) -> Settings:
     """Check what was given and make Settings of it; UsageProblem says what is wrong."""
     check_pair(ca_cert, ca_key)
@@ -187,6 +195,7 @@ def make_settings(
             admin=parse_admin(admin),
             audit=audit,
             engine="express" if engine is Engine.EXPRESS else "mitmproxy",
+            workers=_read_workers(workers),
             audit_failure="fail_closed" if audit_failure == "fail_closed" else "best_effort",
             ca_cert=ca_cert,
             ca_key=ca_key,
@@ -198,6 +207,25 @@ def make_settings(
         )
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+
+
+def _read_workers(text: str) -> int:
+    if text == "auto":
+        from understudy.workers.cores import count_cores
+
+        count = count_cores()
+    elif text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS:
+        count = int(text)
+    else:
+        raise UsageProblem(
+            f"--workers: {text!r} is neither auto nor a number from 1 to {MAX_WORKERS}"
+        )
+    if count > 1 and sys.platform != "linux":
+        raise UsageProblem(
+            "--workers: only Linux spreads the connections to one port over several processes",
+            "Leave it out, or give 1.",
+        )
+    return count
 
 
 def harden_process(*, quiet: bool = False) -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+
+import typer
 
 from understudy.cli import options
 from understudy.cli.console import make_app, print_policy_problem, stderr
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from understudy.engine.settings import Settings
     from understudy.engine.sidecar import Sidecar
 
@@ -25,6 +30,7 @@ def run(
     audit: options.Audit = None,
     audit_failure: options.AuditFailureOption = options.AuditFailure.FAIL_CLOSED,
     engine: options.EngineOption = options.DEFAULT_ENGINE,
+    workers: options.Workers = "1",
     ca_cert: options.CaCert = None,
     ca_key: options.CaKey = None,
     ready_file: options.ReadyFile = None,
@@ -45,6 +51,7 @@ def run(
         audit=audit or "-",
         audit_failure=audit_failure,
         engine=engine,
+        workers=workers,
         ca_cert=ca_cert,
         ca_key=ca_key,
         ready_file=ready_file,
@@ -57,21 +64,44 @@ def run(
 
 def serve(settings: Settings) -> None:
     """Run a sidecar until a signal ends it; UsageProblem where it cannot start."""
+    options.harden_process()
+    if settings.workers == 1:
+        _run(settings, lambda _: _make_sidecar(settings))
+        return
+    from understudy.engine.sidecar import START_ERRORS
+    from understudy.workers.supervisor import prepare
+
+    with ExitStack() as stack:
+        try:
+            supervisor = stack.enter_context(prepare(settings))
+        except START_ERRORS as error:
+            raise options.start_problem(error) from None
+        _run(settings, supervisor.make_sidecar)
+    if supervisor.is_lost:
+        raise typer.Exit(1)
+
+
+def _make_sidecar(settings: Settings) -> Sidecar:
+    from understudy.engine.sidecar import Sidecar
+
+    return Sidecar(settings)
+
+
+def _run(settings: Settings, make_sidecar: Callable[[Callable[[], None]], Sidecar]) -> None:
     from understudy.engine.kinds import ENGINES
 
-    options.harden_process()
     with asyncio.Runner(loop_factory=ENGINES[settings.engine]().new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(make_sidecar))
 
 
-async def _serve(settings: Settings) -> None:
-    from understudy.engine.sidecar import START_ERRORS, Sidecar
+async def _serve(make_sidecar: Callable[[Callable[[], None]], Sidecar]) -> None:
+    from understudy.engine.sidecar import START_ERRORS
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    sidecar = Sidecar(settings)
+    sidecar = make_sidecar(stop.set)
     loop.add_signal_handler(signal.SIGHUP, sidecar.reopen)
     try:
         await sidecar.__aenter__()
@@ -96,6 +126,8 @@ def _greet(sidecar: Sidecar) -> None:
             if isinstance(admin, tuple)
             else f"admin   unix:{admin}"
         )
+    if sidecar.settings.workers > 1:
+        stderr.print(f"workers {sidecar.settings.workers}")
     stderr.print(f"CA      {sidecar.ca_cert}")
     if sidecar.policies.current is None:
         stderr.print(f"[red]policy  {sidecar.policies.path}: none in force, all is denied[/]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from understudy.admin.status import SecretState
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from understudy.express.engine import Express
     from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
+    from understudy.stages.exchange import Census
 
 _DRAIN_STEP_SECONDS = 0.05
 
@@ -42,14 +44,23 @@ class Serving(Protocol):
     async def start(self, authority: Authority, admin_port: int | None) -> None:
         """Serve; no request is ever sent to ``admin_port``. OSError where it cannot."""
 
-    def follow(self, policy: Policy, tell: Callable[[], None]) -> None:
-        """Take a policy in force; call ``tell`` when nothing is decided by the one before."""
+    def follow(self, policy: Policy | None, tell: Callable[[], None]) -> None:
+        """Take a policy in force; ``tell`` of it when nothing is decided by the one before.
+
+        None: there is no other, and what is told only has its turn after what came before.
+        """
+
+    def reopen(self) -> None:
+        """Look at the audit's destination anew, where it is not this process that writes."""
 
     async def look(self) -> None:
-        """Find out what the next three tell of."""
+        """Find out what the next four tell of."""
 
     def not_ready(self) -> list[str]:
         """Why requests would fail now, a sentence each; policy, secrets and audit left out."""
+
+    def audit_healthy(self) -> bool:
+        """Whether the next line can be written, as far as is known."""
 
     def secrets(self) -> Mapping[str, SecretState]:
         """What is known about each connection's secret."""
@@ -75,9 +86,10 @@ class Proxy:
         metrics: Metrics,
         policies: PolicyHolder,
         placeholders: PlaceholderBook,
+        census: Census | None = None,
     ) -> None:
         self.address = settings.listen
-        self.sessions = Sessions()
+        self.sessions = Sessions(census)
         self._settings = settings
         self._audit = audit
         self._metrics = metrics
@@ -96,6 +108,7 @@ class Proxy:
         self._own_ports = [self._settings.listen[1]]
         if admin_port is not None:
             self._own_ports.append(admin_port)
+        _quiet_mitmproxy_logs()
         engine = ENGINES[self._settings.engine]().master(
             stages(
                 sessions=self.sessions,
@@ -114,23 +127,25 @@ class Proxy:
             listen=self._settings.listen,
             confdir=self._settings.state_dir,
         )
-        policy = self._policies.current
-        if policy is not None:
-            engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
         self.address = await engine.start()
         self._own_ports.append(self.address[1])
         self._engine = engine
         self._is_listening = True
+        policy = self._policies.current
         if policy is not None:
+            engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
             await self._fetch_secrets(policy)
 
-    def follow(self, policy: Policy, tell: Callable[[], None]) -> None:
+    def follow(self, policy: Policy | None, tell: Callable[[], None]) -> None:
         """Take over what the engine itself needs of a policy that takes force now."""
         tell()
-        if self._engine is not None:
+        if policy is not None and self._engine is not None:
             self._engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
             # Once the policy is in force: what is heard of its secrets is told by its names.
             asyncio.get_running_loop().call_soon(self._fetch_later, policy)
+
+    def reopen(self) -> None:
+        """Do nothing: the audit is this process's own."""
 
     async def look(self) -> None:
         """Do nothing: all is known here."""
@@ -138,6 +153,10 @@ class Proxy:
     def not_ready(self) -> list[str]:
         """Why no request could come in."""
         return [] if self._is_listening else ["the proxy's port does not accept connections"]
+
+    def audit_healthy(self) -> bool:
+        """Whether the next line can be written, as far as is known."""
+        return self._audit.healthy
 
     def secrets(self) -> dict[str, SecretState]:
         """What is known about the secrets of the policy in force."""
@@ -193,3 +212,8 @@ class Proxy:
         # No request waits for this line; a sink that fails shows in its metric.
         with contextlib.suppress(AuditUnavailable):
             self._audit.write(event)
+
+
+def _quiet_mitmproxy_logs() -> None:
+    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

@@ -26,6 +26,8 @@ class Settings:
     """A TCP address, a Unix socket's path, or None for no admin server."""
     engine: EngineName = DEFAULT_ENGINE
     """What moves the bytes; the stages are the same."""
+    workers: int = 1
+    """How many processes serve; with 1 it is this one."""
     audit: str = "-"
     """``-`` for standard output, or a file."""
     audit_failure: Literal["fail_closed", "best_effort"] = "fail_closed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
@@ -29,6 +28,7 @@ from understudy.policy.problems import PolicyError, Problem
 from understudy.policy.watch import PolicyHolder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from understudy.audit.sinks import Sink
@@ -44,15 +44,23 @@ START_ERRORS = (AuthorityError, AuditUnavailable, UnsafeProcess, OSError)
 class Sidecar:
     """One proxy. ``async with Sidecar(settings) as sidecar:`` serves until the block ends.
 
-    ``sink`` stands in for the one that the settings name. Making it has no side effects; starting
-    it may raise one of START_ERRORS, each with a sentence for the operator.
+    ``sink`` and ``authority`` stand in for what the settings name, ``make_proxy`` for serving in
+    this process. Making it has no side effects; starting it may raise one of START_ERRORS, each
+    with a sentence for the operator.
     """
 
     def __init__(
-        self, settings: Settings, *, fresh_placeholders: bool = False, sink: Sink | None = None
+        self,
+        settings: Settings,
+        *,
+        fresh_placeholders: bool = False,
+        sink: Sink | None = None,
+        metrics: Metrics | None = None,
+        authority: Authority | None = None,
+        make_proxy: Callable[[Sidecar], Serving] | None = None,
     ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.audit = AuditLog(
             sink or make_sink(settings.audit),
             settings.audit_failure,
@@ -68,14 +76,9 @@ class Sidecar:
             on_loaded=self._on_policy_loaded,
             on_rejected=self._on_policy_rejected,
         )
-        self.proxy: Serving = Proxy(
-            settings,
-            audit=self.audit,
-            metrics=self.metrics,
-            policies=self.policies,
-            placeholders=self.placeholders,
-        )
+        self.proxy = (make_proxy or _serve_here)(self)
         self.authority: Authority
+        self._given_authority = authority
         self.ca_cert = settings.state_dir / "public" / "ca.crt"
         self.bundle = settings.state_dir / "public" / "bundle.pem"
         self.admin_address: tuple[str, int] | Path | None = None
@@ -99,22 +102,26 @@ class Sidecar:
         await self._resources.aclose()
 
     async def _start(self) -> None:
-        _quiet_mitmproxy_logs()
-        self.authority = open_authority(self.settings)
+        self.authority = self._given_authority or open_authority(self.settings)
         self.metrics.set_ca_expiry(self.authority.not_after)
         self.audit.start()
         self._resources.callback(self.audit.close)
         # The last line: what closing breaks off has been told of before.
         self._resources.callback(self._say_stopped)
         self._publish_certificate()
+        # Watched before it is read, so that no change is missed; eagerly, so that it begins now.
+        watcher = asyncio.Task(
+            self.policies.watch(self._stop_watching),
+            loop=asyncio.get_running_loop(),
+            eager_start=True,
+        )
+        self._resources.push_async_callback(self._end_watching, watcher)
         if not self.policies.reload():
             self._publish_bundle(None)
         # Before the proxy, which must know the port that nobody may reach through it.
         await self._start_admin()
         self._resources.push_async_callback(self.proxy.close)
         await self.proxy.start(self.authority, self._admin_port())
-        watcher = asyncio.create_task(self.policies.watch(self._stop_watching))
-        self._resources.push_async_callback(self._end_watching, watcher)
         self._say_ready()
         self._write_ready_file()
 
@@ -156,7 +163,8 @@ class Sidecar:
     def _on_policy_rejected(self, problems: tuple[Problem, ...]) -> None:
         self.metrics.policy_rejected()
         kept = self.policies.current
-        self._say(events.policy_rejected(problems, kept_digest=kept.digest if kept else None))
+        event = events.policy_rejected(problems, kept_digest=kept.digest if kept else None)
+        self.proxy.follow(None, lambda: self._say(event))
 
     # -- files for others
 
@@ -198,6 +206,7 @@ class Sidecar:
     def reopen(self) -> None:
         """Read the policy again and open the audit file again (SIGHUP)."""
         self.audit.reopen()
+        self.proxy.reopen()
         self.policies.reload()
 
     async def _end_watching(self, watcher: asyncio.Task[None]) -> None:
@@ -229,6 +238,16 @@ class Sidecar:
             self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
 
 
+def _serve_here(sidecar: Sidecar) -> Proxy:
+    return Proxy(
+        sidecar.settings,
+        audit=sidecar.audit,
+        metrics=sidecar.metrics,
+        policies=sidecar.policies,
+        placeholders=sidecar.placeholders,
+    )
+
+
 def open_authority(settings: Settings) -> Authority:
     """The CA that the settings name, made where there is none; raises one of START_ERRORS."""
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -241,8 +260,3 @@ def open_authority(settings: Settings) -> Authority:
 def _refused(place: Path, field: str, error: Exception) -> PolicyError:
     """A policy that cannot take force, whatever its files say."""
     return PolicyError((Problem(str(place), None, field, str(error), "error"),))
-
-
-def _quiet_mitmproxy_logs() -> None:
-    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
-    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)

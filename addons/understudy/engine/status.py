@@ -34,7 +34,7 @@ class SidecarStatus:
         if sidecar.policies.current is None:
             reasons.append("no policy is in force")
         reasons += sidecar.proxy.not_ready()
-        if not sidecar.audit.healthy:
+        if not sidecar.proxy.audit_healthy():
             reasons.append("the audit log cannot be written")
         reasons += [
             f"the secret of connection {name} cannot be had: {state.last_error}"
@@ -55,7 +55,7 @@ class SidecarStatus:
             policy_error=str(problems[0]) if problems else None,
             ca_fingerprint=sidecar.authority.fingerprint_sha256,
             ca_expires=sidecar.authority.not_after,
-            audit_healthy=sidecar.audit.healthy,
+            audit_healthy=sidecar.proxy.audit_healthy(),
         )
 
     def _policy(self) -> PolicyStatus | None:

@@ -64,6 +64,11 @@ class PolicyHolder:
         self.problems = ()
         return True
 
+    def take(self, policy: Policy | None) -> None:
+        """Put in force what another process has read and found good."""
+        self.current = policy
+        self.loaded_at = time.time()
+
     async def watch(self, stop: asyncio.Event) -> None:
         """Reload when the files change, symlink swaps of a mounted ConfigMap included.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from understudy.audit.events import new_request_id
 
@@ -135,19 +135,35 @@ def find_exchange(flow: http.HTTPFlow) -> Exchange | None:
     return cast("Exchange | None", flow.metadata.get(_KEY))
 
 
+class Census(Protocol):
+    """Counts the client connections of every process that serves one port."""
+
+    def tell(self, count: int) -> None:
+        """Note how many there are here."""
+
+    def total(self) -> int:
+        """How many there are in all."""
+
+
 class Sessions:
     """The live client connections, by mitmproxy's connection id."""
 
-    def __init__(self) -> None:
+    def __init__(self, census: Census | None = None) -> None:
         self._by_id: dict[str, Session] = {}
+        self._census = census
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def everywhere(self) -> int:
+        """How many connections there are in all processes that serve this port."""
+        return len(self._by_id) if self._census is None else self._census.total()
 
     def start(self, client: Client) -> Session:
         """Begin the session of a connection that was just accepted."""
         session = Session(address=client.peername[0])
         self._by_id[client.id] = session
+        self._tell()
         return session
 
     def of(self, client: Client) -> Session:
@@ -160,7 +176,9 @@ class Sessions:
 
     def end(self, client: Client) -> Session | None:
         """Forget a connection that is closed."""
-        return self._by_id.pop(client.id, None)
+        session = self._by_id.pop(client.id, None)
+        self._tell()
+        return session
 
     def exchanges(self) -> int:
         """How many requests are in progress: what a drain waits for."""
@@ -169,3 +187,7 @@ class Sessions:
             for session in self._by_id.values()
             if session.exchange is not None and not session.exchange.finished
         )
+
+    def _tell(self) -> None:
+        if self._census is not None:
+            self._census.tell(len(self._by_id))

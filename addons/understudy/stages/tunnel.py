@@ -45,7 +45,7 @@ class Tunnel:
         """Start the session, unless too many are open."""
         policy = self._policies.current
         session = self._sessions.start(client)
-        if policy is not None and len(self._sessions) > policy.limits.max_connections:
+        if policy is not None and self._sessions.everywhere() > policy.limits.max_connections:
             self._recorder.reject(session, Reason.TOO_MANY_CONNECTIONS)
             client.error = str(Reason.TOO_MANY_CONNECTIONS)
         self._recorder.connections_open(len(self._sessions))
