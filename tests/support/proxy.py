@@ -21,7 +21,6 @@ from tests.support.client import Answer, Wire
 
 START_SECONDS = 30
 SPY = Path(__file__).parent / "spy"
-ENGINE = os.environ.get("UNDERSTUDY_TEST_ENGINE", "mitmproxy")
 WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 
 
@@ -29,13 +28,15 @@ WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 class Proxy:
     """`understudy run` with a policy. Use as a context manager.
 
-    ``policy`` is the policy file's content (a dict is written as YAML); ``environ`` is added to
+    ``policy`` is the policy file's content (a dict is written as YAML); ``engine`` is what the
+    ``engine`` fixture gives; ``environ`` is added to
     a clean environment; ``names`` is all that names resolve to, and ``faults`` lets
     :meth:`sabotage` make hooks raise (see tests/support/spy).
     """
 
     policy: dict[str, Any] | str
     folder: Path
+    engine: str
     environ: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
     names: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Proxy:
             "--ready-file",
             str(ready),
             "--engine",
-            ENGINE,
+            self.engine,
             "--workers",
             WORKERS,
             *self.arguments,
