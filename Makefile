@@ -84,5 +84,5 @@ helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minu
 	GOBIN="$(CURDIR)/$(BIN)" go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure beside stock mitmdump; writes docs/benchmarks.md
+bench: $(VENV)/.dev ## measure beside other proxies; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
