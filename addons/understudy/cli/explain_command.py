@@ -107,6 +107,7 @@ def _document(found: Explanation, policy: Policy) -> dict[str, object]:
             "secret": _secret(found, policy),
         },
         "destination": found.destination,
+        "websocket": found.websocket,
         "gateway": _gateway(found, policy),
         "mode": policy.mode,
         "considered": [
@@ -134,6 +135,8 @@ def _print(found: Explanation, policy: Policy) -> None:
     if found.destination:
         gateway = _gateway(found, policy)
         _row("sent to", escape(found.destination) + (f" ({gateway} gateway)" if gateway else ""))
+    if found.websocket:
+        _row("websocket", "may be opened (on the express engine)")
     if found.considered:
         stdout.print()
         stdout.print(_considered(found))

@@ -60,7 +60,11 @@ def decide(policy: Policy, target: Target, presented: str | None = None) -> Verd
         if holds(rule, target.method, paths):
             return _deny(policy, Reason.DENIED_BY_RULE, target, rule)
     return Verdict(
-        allow=True, reason=Reason.ALLOWED, rule=chosen.name, connection=chosen.connection
+        allow=True,
+        reason=Reason.ALLOWED,
+        rule=chosen.name,
+        connection=chosen.connection,
+        websocket=_may_open_websocket(chosen, target),
     )
 
 
@@ -123,6 +127,15 @@ def holds(rule: Rule, method: str, paths: Sequence[str]) -> bool:
 def denies_everything(rule: Rule) -> bool:
     """Whether a deny rule leaves nothing of the hosts and ports that it names."""
     return rule.methods is None and rule.paths is None and {"https", "http"} <= rule.schemes
+
+
+def _may_open_websocket(rule: Rule, target: Target) -> bool:
+    """Whether a request that the rule allows may become a WebSocket; never at a gateway.
+
+    A gateway's control fields can stand in any message, where nothing looks for them.
+    """
+    via_gateway = rule.connection is not None and rule.connection.via_gateway
+    return rule.websocket and target.method == "GET" and not via_gateway
 
 
 def _choose(matching: Sequence[Rule], presented: str | None) -> Rule:

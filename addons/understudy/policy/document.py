@@ -204,6 +204,7 @@ class AllowDocument(DenyDocument):
 
     connection: _Given[str] = None
     allow_plaintext: bool = False
+    websocket: bool = False
 
 
 class GatewayDocument(_Document):

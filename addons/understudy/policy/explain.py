@@ -62,6 +62,8 @@ class Explanation:
     """Where the request may carry the placeholder; the one where it does, if it does."""
     action: Literal["none", "swap", "inject", "strip"] = "none"
     """What happens to the credential."""
+    websocket: bool = False
+    """Whether the request may become a WebSocket, where the engine offers that."""
     destination: str | None = None
     """The URL that the request is sent to, without its query; the gateway's where it goes there."""
     considered: tuple[Considered, ...] = ()
@@ -106,7 +108,11 @@ def explain(
     )
     if not verdict.allow:
         return found
-    found = replace(found, destination=_url(scheme, authority.host, authority.port, path))
+    found = replace(
+        found,
+        destination=_url(scheme, authority.host, authority.port, path),
+        websocket=verdict.websocket,
+    )
     plan = judge(presented, verdict=verdict, bound=policy.bound_to(target.host, target.port))
     if isinstance(plan, Reason):
         reports = policy.mode == "report" and plan.reportable
@@ -115,6 +121,7 @@ def explain(
             allow=reports,
             reason=plan,
             connection=None,
+            websocket=False,
             destination=found.destination if reports else None,
         )
     carriers: tuple[Carrier, ...] = (plan.carrier,) if plan.carrier else ()

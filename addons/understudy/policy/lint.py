@@ -23,7 +23,7 @@ class Finding:
 
 
 def lint(policy: Policy) -> Iterator[Finding]:
-    """Find connections that no rule uses and rules that can never match.
+    """Find connections that no rule uses, rules that can never match and WebSockets without use.
 
     A rule is compared with one other rule at a time, so that several which hide it only together
     go unnoticed; what is reported is certain.
@@ -42,12 +42,19 @@ def lint(policy: Policy) -> Iterator[Finding]:
         hidden_by = [_hidden_by(part, own, policy.deny) for part in parts]
         if all(hidden_by):
             yield Finding("rules", name, f"this rule can never match: {hidden_by[0]}")
+        if any(part.websocket and _via_gateway(part) for part in parts):
+            message = "websocket has no effect: no WebSocket is passed to the gateway"
+            yield Finding("rules", name, message)
     for position, rule in enumerate(policy.deny):
         for earlier in policy.deny[:position]:
             if _covers(earlier, rule):
                 message = f"the deny rule {earlier.name!r} before it denies all that it denies"
                 yield Finding("rules", rule.name, message)
                 break
+
+
+def _via_gateway(rule: Rule) -> bool:
+    return rule.connection is not None and rule.connection.via_gateway
 
 
 def _hidden_by(rule: Rule, own: Iterable[Rule], deny: Iterable[Rule]) -> str | None:

@@ -87,6 +87,8 @@ class Rule:
     """None: every method that the proxy forwards."""
     paths: tuple[PathPattern, ...] | None
     """None: every path."""
+    websocket: bool = False
+    """Whether a GET that it allows may become a WebSocket."""
     at_gateway: bool = False
     """True for the twin of a rule that covers requests sent straight to the gateway."""
     denied_by: tuple[Rule, ...] = ()
@@ -189,3 +191,5 @@ class Verdict:
     reason: Reason
     rule: str | None = None
     connection: Connection | None = None
+    websocket: bool = False
+    """Whether the request may become a WebSocket, if that is what it asks for."""

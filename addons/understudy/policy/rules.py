@@ -58,7 +58,11 @@ def build_allow(
                 complain(("connection",), f"there is no connection {found!r}.{hint}")
             return []
     hosts = _hosts_of(document, connection, complain)
-    if hosts is None or not _schemes_are_safe(document, complain):
+    if (
+        hosts is None
+        or not _schemes_are_safe(document, complain)
+        or not _websocket_can_open(document, complain)
+    ):
         return []
     schemes: frozenset[Scheme] = frozenset(document.schemes or ["https"])
     if document.ports:
@@ -77,6 +81,7 @@ def build_allow(
             schemes=of,
             methods=frozenset(document.methods) if document.methods else None,
             paths=tuple(document.paths) if document.paths else None,
+            websocket=document.websocket,
         )
         for of, ports in places
     ]
@@ -131,6 +136,18 @@ def _schemes_are_safe(document: AllowDocument, complain: Complain) -> bool:
             "http would show the connection's secret on the way: leave it out, or write "
             "allow_plaintext: true beside it",
         )
+        return False
+    return True
+
+
+def _websocket_can_open(document: AllowDocument, complain: Complain) -> bool:
+    if not document.websocket:
+        return True
+    if document.methods and "GET" not in document.methods:
+        complain(("websocket",), "a WebSocket begins with GET, which this rule does not allow")
+        return False
+    if "http" in (document.schemes or ()):
+        complain(("websocket",), "WebSockets pass over https only: give http a rule of its own")
         return False
     return True
 

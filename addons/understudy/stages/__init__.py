@@ -12,6 +12,7 @@ from understudy.stages.record import Record, Recorder
 from understudy.stages.scrub import Scrub
 from understudy.stages.swap import Swap
 from understudy.stages.tunnel import Tunnel
+from understudy.stages.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from understudy.credentials.placeholders import PlaceholderBook
@@ -30,6 +31,7 @@ def stages(
     resolver: Resolver,
     dialer: Dialer,
     caller_token: str | None,
+    carries_websockets: bool,
 ) -> list[object]:
     """Every stage, in the order in which a request passes them."""
     return [
@@ -38,6 +40,7 @@ def stages(
         Decision(placeholders),
         Gateway(),
         Swap(resolver, placeholders),
+        *([Upgrade()] if carries_websockets else []),
         Dial(sessions, dialer),
         Scrub(resolver, placeholders),
         Record(recorder),

@@ -62,6 +62,6 @@ class Decision:
             exchange.plan = plan
         elif policy.mode == "report" and plan.reportable:
             # Nothing is swapped for a request that enforce mode would refuse.
-            exchange.verdict = replace(verdict, reason=plan, connection=None)
+            exchange.verdict = replace(verdict, reason=plan, connection=None, websocket=False)
         else:
             exchange.refuse(plan)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from understudy.policy.model import Connection, Policy, Target, Verdict
     from understudy.reasons import Reason
     from understudy.wire.head import RequestHead
+    from understudy.wire.websocket import WebSocket
 
 _KEY = "understudy"
 
@@ -78,6 +79,8 @@ class Exchange:
     refusal: Reason | None = None
     detail: str | None = None
     """What exactly was wrong, from our own finite sentences; for the audit only."""
+    websocket: WebSocket | None = None
+    """What the request becomes if the upstream accepts it; None where it stays a request."""
     inspects_body: bool = False
     """The decision waits for the body: a gateway's refused fields are looked for first."""
     scanner: FieldScanner | None = None

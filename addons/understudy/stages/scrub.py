@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from mitmproxy import http
 
+from understudy.credentials.messages import MessageScrubber
 from understudy.credentials.scrub import Guarded, Scrubber, forms_of
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 from understudy.stages.refusal import OWN_HEADERS
+from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.coding import CodingError, decoder_of
+from understudy.wire.frames import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
     from understudy.credentials.resolver import Resolver
     from understudy.stages.exchange import Exchange
     from understudy.wire.coding import Decoder
+    from understudy.wire.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
 _BODYLESS = frozenset({204, 304})
-_SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
 _ASKED_ANEW = frozenset({b"accept-encoding", b"range", b"if-range"})
@@ -56,8 +59,8 @@ class Scrub:
         response = flow.response
         if exchange.refusal is not None or response is None:
             return
-        if response.status_code == _SWITCHING_PROTOCOLS:
-            _refuse(flow, exchange, "the upstream switched protocols unasked")
+        if response.status_code == SWITCHING_PROTOCOLS:
+            self._switch(flow, exchange, response)
             return
         if response.status_code < _FIRST_FINAL_STATUS:
             _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
@@ -81,6 +84,15 @@ class Scrub:
             return
         _frame_as_stream(flow)
         response.stream = _clean_body(flow, exchange.scrubber, decoder)
+
+    def _switch(
+        self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response
+    ) -> None:
+        if exchange.websocket is None:
+            _refuse(flow, exchange, "the upstream switched protocols unasked")
+            return
+        clean_head(exchange, response)
+        response.stream = _clean_frames(flow, exchange.websocket)
 
     def _guarded(self, exchange: Exchange) -> tuple[Guarded, ...]:
         placeholders = self._placeholders.current
@@ -155,5 +167,30 @@ def _clean_body(
             logger.error("cleaning a body failed with %s", type(error).__name__)  # noqa: TRY400 - no text of the exception
             _refuse(flow, exchange, None, Reason.INTERNAL_ERROR)
         return [piece for piece in pieces if piece]
+
+    return clean
+
+
+def _clean_frames(flow: http.HTTPFlow, websocket: WebSocket) -> Callable[[bytes], list[bytes]]:
+    """The same for a WebSocket's frames; where no secret can come back, they are only checked."""
+    exchange = exchange_of(flow)
+    messages = MessageScrubber(exchange.scrubber, websocket.server) if exchange.scrubber else None
+
+    def clean(data: bytes) -> list[bytes]:
+        if exchange.refusal is not None:
+            return []
+        try:
+            if messages is not None:
+                data = messages.feed(data)
+            else:
+                websocket.server.feed(data)
+        except FrameError:
+            exchange.refuse(Reason.UPSTREAM_FAILED, "the upstream sent what is no WebSocket frame")
+            return []
+        except Exception as error:  # noqa: BLE001 - no hook is around this call to fail closed
+            logger.error("cleaning a message failed with %s", type(error).__name__)  # noqa: TRY400 - no text of the exception
+            exchange.refuse(Reason.INTERNAL_ERROR)
+            return []
+        return [data] if data else []
 
     return clean

@@ -13,6 +13,7 @@ from typing import Literal
 
 from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
+from understudy.wire.websocket import requested_key
 
 MAX_HEADER_COUNT = 256
 """More header lines than this are refused: real clients send a few dozen."""
@@ -54,6 +55,8 @@ class RequestHead:
     content_length: int | None
     refusal: Reason | None
     """Why the head is refused whatever the policy says; None where it is clean."""
+    websocket_key: bytes | None = None
+    """The key where the head is a proper WebSocket handshake."""
 
 
 def looks_like_http(start: bytes) -> bool:
@@ -127,6 +130,8 @@ def parse_head(raw: bytes) -> RequestHead | None:
         refusal = refusal or Reason.BAD_HEADER
     lengths = headers.get(b"content-length", [b""])
     length = int(lengths[0]) if _CONTENT_LENGTH.fullmatch(lengths[0]) else None
+    has_body = b"transfer-encoding" in headers or bool(length)
+    may_upgrade = b"upgrade" in headers and (method, match[3], has_body) == (b"GET", b"1", False)
     return RequestHead(
         method=method.decode("ascii"),
         form=form,
@@ -134,9 +139,10 @@ def parse_head(raw: bytes) -> RequestHead | None:
         authority=authority,
         path=path,
         host=headers.get(b"host", [b""])[0],
-        has_body=b"transfer-encoding" in headers or bool(length),
+        has_body=has_body,
         content_length=length,
         refusal=refusal,
+        websocket_key=requested_key(headers) if may_upgrade else None,
     )
 
 
