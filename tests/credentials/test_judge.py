@@ -538,3 +538,42 @@ def test_whatever_is_sent_a_secret_goes_up_alone_and_a_placeholder_never(
         found = inspect(after, type(PLACEHOLDERS)({"good": VALUE}), {"good": decided})
         assert len(found.sightings) == 1
         assert not found.strays
+
+
+# -- subprotocols of WebSockets
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        f"realtime, openai-insecure-api-key.{FOREIGN}",
+        "base64url.bearer.authorization.k8s.io.c29tZQ, base64.channel.k8s.io",
+        FOREIGN,
+        "chat,ghp_012345678901234567890123456789012345",
+        "access_token, abc",
+        "0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_a_subprotocol_that_may_be_a_key_is_one(offered: str) -> None:
+    subject = head(("Sec-WebSocket-Protocol", offered))
+    assert decide(subject) is Reason.FOREIGN_CREDENTIAL
+    beside = head(("Sec_WebSocket_Protocol", offered), ("x-api-key", P))
+    assert decide(beside) is Reason.AMBIGUOUS_CREDENTIAL
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        "realtime, openai-beta.realtime-v1",
+        "graphql-transport-ws, graphql-ws",
+        "v4.channel.k8s.io",
+        "v5.channel.k8s.io, base64.channel.k8s.io",
+        "mqtt",
+        "v12.stomp,v11.stomp",
+        "ocpp2.0.1",
+    ],
+)
+def test_the_name_of_a_subprotocol_is_no_key(offered: str) -> None:
+    subject = head(("Sec-WebSocket-Protocol", offered), ("x-api-key", P))
+    after = carry_out(subject, GOOD)
+    assert (b"Sec-WebSocket-Protocol", offered.encode()) in after.headers

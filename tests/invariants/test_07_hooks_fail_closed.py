@@ -54,7 +54,7 @@ def make_engine(name: str) -> Any:
     some: Any = MagicMock()
     ours = stages(
         sessions=some, policies=some, recorder=some, placeholders=some,
-        resolver=some, dialer=some, caller_token=None,
+        resolver=some, dialer=some, caller_token=None, carries_websockets=False,
     )  # fmt: skip
     listen, folder = ("127.0.0.1", 0), Path("unused")
     return ENGINES[name]().master(

@@ -391,3 +391,34 @@ def _microseconds(policy, target):
     for _ in range(100):
         decide(policy, target)
     return (time.thread_time() - started) * 1e4
+
+
+WEBSOCKETS = """
+gateway: {url: "https://llm.example", providers: [openai]}
+connections:
+  gpt: {provider: openai, secret: {env: ONE}}
+  one: {hosts: [bound.example], carriers: [{bearer: true}], secret: {env: ONE}}
+allow:
+  - {name: live, hosts: [live.example], paths: [/live], websocket: true}
+  - {name: rest, hosts: [live.example]}
+  - {name: all, connection: one, websocket: true}
+  - {name: gpt, connection: gpt, websocket: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "may_open"),
+    [
+        ("GET", "https://live.example/live", True),
+        ("POST", "https://live.example/live", False),
+        ("GET", "https://live.example/other", False),
+        ("GET", "https://bound.example/x", True),
+        ("GET", "https://api.openai.com/v1/models", False),
+        ("GET", "https://llm.example/v1/models", False),
+        ("GET", "https://unlisted.example/", False),
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforce", "report"])
+def test_only_the_rule_that_decides_lets_a_websocket_open(load_text, method, url, may_open, mode):
+    policy = load_text(f"mode: {mode}\n{WEBSOCKETS}").policy
+    assert ask(policy, method, url).websocket is may_open

@@ -141,3 +141,11 @@ def test_what_is_said_about_the_rules_agrees_with_the_verdict(load_text, method,
         assert ("deny", verdict.rule) in matching
     else:
         assert not any(kind == "allow" for kind, _ in matching)
+
+
+def test_it_says_whether_a_request_may_become_a_websocket(ask):
+    text = POLICY.replace("connection: local}", "connection: local, websocket: true}")
+    assert ask("GET", "https://models.example/", text=text).websocket
+    assert not ask("POST", "https://models.example/", text=text).websocket
+    assert not ask("GET", "https://models.example/").websocket
+    assert not ask("GET", "https://unlisted.example/", text=text).websocket

@@ -98,3 +98,18 @@ def test_unused_connection_is_told(load_text):
 def test_deny_rule_without_effect_is_told(load_text):
     rules = "deny:\n  - {name: d, methods: [GET]}\n  - {name: e, hosts: [a.b], methods: [GET]}"
     assert list(findings(load_text, rules)) == ["deny[1]"]
+
+
+def test_a_websocket_rule_for_the_gateway_is_without_effect(load_text):
+    text = """
+    gateway: {url: "https://llm.example", providers: [openai]}
+    connections:
+      gpt: {provider: openai, secret: {env: ONE}}
+      bot: {provider: github, secret: {env: TWO}}
+    allow:
+      - {name: gpt, connection: gpt, websocket: true}
+      - {name: bot, connection: bot, websocket: true}
+    """
+    (problem,) = load_text(text).warnings
+    assert (problem.field, problem.severity) == ("allow[0]", "warning")
+    assert "no WebSocket is passed to the gateway" in problem.message

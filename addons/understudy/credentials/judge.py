@@ -24,7 +24,12 @@ from understudy.credentials.carriers import (
     remove_slot,
     write_slot,
 )
-from understudy.credentials.names import cookies_in, credentials_in, normal_name
+from understudy.credentials.names import (
+    LOOKS_LIKE_A_KEY,
+    cookies_in,
+    credentials_in,
+    normal_name,
+)
 from understudy.reasons import Reason
 
 if TYPE_CHECKING:
@@ -46,12 +51,6 @@ __all__ = [
 
 _PERCENT_DECODINGS = 3
 _BASIC = re.compile(rb"basic[ \t]+([0-9A-Za-z+/_=-]+)", re.IGNORECASE)
-# Beside a swapped half of Basic, a server may prefer the other half if it is a key as well.
-_LOOKS_LIKE_A_KEY = re.compile(
-    rb"(?:gh[a-z]_|github_pat_|gl[a-z]{2,5}-|npm_|pypi-|sk-|hf_|aiza|xox[a-z]-|akia|ey[a-z0-9]+\.)"
-    rb"|[0-9a-f]{32,}\Z|[0-9a-z_.~+/=-]{40,}\Z",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,8 @@ def _judge_on_bound_host(
 
 
 def _swap(head: Head, sighting: Sighting, decided: Connection) -> Plan | Reason:
-    if sighting.slot.other and _LOOKS_LIKE_A_KEY.match(sighting.slot.other):
+    # A server might prefer the other half of Basic if it is a key as well.
+    if sighting.slot.other and LOOKS_LIKE_A_KEY.match(sighting.slot.other):
         return Reason.AMBIGUOUS_CREDENTIAL
     removed = () if decided.allow_foreign_credentials else cookies_in(head)
     return Plan(decided, sighting.carrier, "swap", removed)

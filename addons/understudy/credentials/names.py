@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from understudy.credentials.carriers import parameters
@@ -82,6 +83,21 @@ CREDENTIAL_QUERIES = frozenset(
 )
 """Query parameters that do, in lower case."""
 
+LOOKS_LIKE_A_KEY = re.compile(
+    rb"(?:gh[a-z]_|github_pat_|gl[a-z]{2,5}-|npm_|pypi-|sk-|hf_|aiza|xox[a-z]-|akia|ey[a-z0-9]+\.)"
+    rb"|[0-9a-f]{32,}\Z|[0-9a-z_.~+/=-]{40,}\Z",
+    re.IGNORECASE,
+)
+"""Text of which a server may think that it is a credential."""
+
+# Browsers can set no other header on a WebSocket, so servers take keys from this one:
+# "openai-insecure-api-key.KEY", "base64url.bearer.authorization.k8s.io.TOKEN".
+_SUBPROTOCOLS = "sec-websocket-protocol"
+_SPEAKS_OF_CREDENTIALS = re.compile(
+    rb"key|token|bearer|auth|secret|credential|passw|jwt", re.IGNORECASE
+)
+_LONGEST_SUBPROTOCOL = 31
+
 _COOKIES = frozenset({"cookie", "cookie2"})
 
 
@@ -98,7 +114,9 @@ def credentials_in(
     headers = [
         field
         for field in head.headers
-        if (name := normal_name(field[0])) in CREDENTIAL_HEADERS or name in header_names
+        if (name := normal_name(field[0])) in CREDENTIAL_HEADERS
+        or name in header_names
+        or (name == _SUBPROTOCOLS and any(map(_hides_credential, field[1].split(b","))))
     ]
     queries = [
         parameter.name
@@ -114,6 +132,16 @@ def credentials_in(
 def cookies_in(head: Head) -> tuple[tuple[bytes, bytes], ...]:
     """The head's cookies: a credential perhaps, though SDKs keep harmless ones too."""
     return tuple(field for field in head.headers if normal_name(field[0]) in _COOKIES)
+
+
+def _hides_credential(subprotocol: bytes) -> bool:
+    """Whether a subprotocol is more than the name of one."""
+    name = subprotocol.strip(b" \t")
+    return (
+        len(name) > _LONGEST_SUBPROTOCOL
+        or _SPEAKS_OF_CREDENTIALS.search(name) is not None
+        or any(map(LOOKS_LIKE_A_KEY.match, name.split(b".")))
+    )
 
 
 def _bound_names(bound: tuple[Connection, ...]) -> tuple[set[str], set[str]]:

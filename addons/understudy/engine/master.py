@@ -38,6 +38,8 @@ _CLOSING_STEP_SECONDS = 0.01
 class Master(master.Master):
     """The proxy engine: mitmproxy's core, our addon manager, our stages."""
 
+    carries_websockets = False
+
     def __init__(
         self,
         stages: Sequence[object],

@@ -118,6 +118,7 @@ class Proxy:
                 resolver=self._resolver,
                 dialer=self._dialer,
                 caller_token=self._settings.caller_token,
+                carries_websockets=make.carries_websockets,
             ),
             sessions=self.sessions,
             recorder=self._recorder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from understudy.engine.settings import Settings
     from understudy.policy.load import Loaded
     from understudy.policy.model import Policy
+
+logger = logging.getLogger(__name__)
 
 START_ERRORS = (AuthorityError, AuditUnavailable, UnsafeProcess, OSError)
 """What starting may raise; each has a sentence for the operator."""
@@ -159,6 +162,9 @@ class Sidecar:
     def _tell_of(self, policy: Policy) -> None:
         self.metrics.policy_loaded(policy.digest)
         self._say(events.policy_loaded(policy))
+        if self.settings.engine != "express":
+            for name in dict.fromkeys(rule.name for rule in policy.allow if rule.websocket):
+                logger.warning("rule %s: websocket has no effect without --engine express", name)
 
     def _on_policy_rejected(self, problems: tuple[Problem, ...]) -> None:
         self.metrics.policy_rejected()

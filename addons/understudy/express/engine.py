@@ -38,6 +38,8 @@ _NO_LIMITS_YET = Limits()
 class Express(master.Master):
     """mitmproxy's master and addon manager, with a network side of its own."""
 
+    carries_websockets = True
+
     def __init__(
         self,
         stages: Sequence[object],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 30.0
 LIFETIME_SECONDS = 600.0
+_CLOSING_SECONDS = 2.0
 MAX_IDLE_PER_DESTINATION = 64
 
 
@@ -60,6 +61,11 @@ class Upstream:
             or now - self.opened_at > LIFETIME_SECONDS
             or (self.used and now - self.idle_since > IDLE_SECONDS)
         )
+
+    def close_soon(self) -> None:
+        """Close once all is written, or where the upstream does not read, after a moment."""
+        self.stream.close()
+        asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self.stream.abort)
 
 
 class UpstreamError(OSError):

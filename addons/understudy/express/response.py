@@ -90,9 +90,11 @@ class ResponseReader:
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._status != _SWITCHING_PROTOCOLS:
                 raise BadResponseError("the upstream switched protocols") from None
+            # What follows the head is no HTTP any more.
+            self._stream.received[:0] = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._overrun = True
             if not self.is_whole():

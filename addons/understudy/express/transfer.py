@@ -20,10 +20,12 @@ from understudy.express.response import (
     ResponseReader,
     write_response,
 )
+from understudy.express.splice import splice
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import CLIENT_DISCONNECTED, denial_of
 from understudy.stages.scrub import clean_head
+from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.chunked import ChunkError
 from understudy.wire.failures import describe_failure
 
@@ -253,10 +255,15 @@ class Transfer:
         reader = ResponseReader(upstream.stream, head_request=self._head.method == "HEAD")
         self._stream.on_end = upstream.stream.abort if pump is None else None
         try:
-            flow.response = await self._read_final_head(reader, pump)
+            response = await self._read_final_head(reader, pump)
+            if response.status_code == SWITCHING_PROTOCOLS:
+                self._check_silence()
+            flow.response = response
             await hooks.call("responseheaders", flow)
             if not flow.live:
                 raise _Failed("killed")
+            if flow.response.status_code == SWITCHING_PROTOCOLS:
+                return await self._splice(upstream)
             return await self._relay(upstream, reader, pump)
         finally:
             self._stream.on_end = None
@@ -280,7 +287,7 @@ class Transfer:
                 response = await asyncio.wait_for(reading, limits.first_byte_timeout_seconds)
             except TimeoutError:
                 raise _Failed("timed out", Reason.UPSTREAM_TIMEOUT) from None
-            if response.status_code >= 200 or response.status_code == 101:  # noqa: PLR2004 - final
+            if response.status_code >= 200 or response.status_code == SWITCHING_PROTOCOLS:  # noqa: PLR2004 - final
                 return response
             clean_head(self._exchange(), response)
             self._stream.write(assemble_response_head(response))
@@ -327,6 +334,46 @@ class Transfer:
         if answer:
             self._answering = True
             self._stream.write(answer)
+
+    def _check_silence(self) -> None:
+        """Refuse a client that has spoken before it can know to what (RFC 6455 4.1)."""
+        exchange = self._exchange()
+        if exchange.websocket is not None and self._stream.received:
+            exchange.refuse(Reason.BAD_HEADER, "the client spoke before the 101")
+            self._check_refusal()
+
+    async def _splice(self, upstream: Upstream) -> bool:
+        """Pass the 101 on and carry the WebSocket; the hooks hear of its end as of a response's."""
+        flow, response = self._flow, self._flow.response
+        websocket = self._exchange().websocket
+        if response is None or websocket is None:
+            raise _Failed("refused", Reason.INTERNAL_ERROR)
+        self._stream.on_end = None
+        self._answering = True
+        self._stream.write(assemble_response_head(response))
+        await splice(self._stream, upstream.stream, up=self._pass_up, down=self._pass_down)
+        if websocket.closed:
+            response.timestamp_end = time.time()
+            await self._express.hooks.call("response", flow)
+        else:
+            text = "the WebSocket ended without a close frame"
+            flow.error = Error(CLIENT_DISCONNECTED if self._stream.ended else text)
+            await self._express.hooks.call("error", flow)
+        self._upstream = None
+        upstream.close_soon()
+        return False
+
+    def _pass_up(self, data: bytes) -> bytes:
+        self._count(len(data))
+        passed = b"".join(_filtered(self._flow.request.stream, data))
+        self._check_refusal()
+        return passed
+
+    def _pass_down(self, data: bytes) -> bytes:
+        assert self._flow.response is not None
+        passed = b"".join(_filtered(self._flow.response.stream, data))
+        self._check_refusal()
+        return passed
 
     async def _next_piece(self, reader: ResponseReader, *, bodyless: bool) -> bytes:
         if bodyless:

@@ -85,9 +85,7 @@ class Scrub:
         _frame_as_stream(flow)
         response.stream = _clean_body(flow, exchange.scrubber, decoder)
 
-    def _switch(
-        self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response
-    ) -> None:
+    def _switch(self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
         if exchange.websocket is None:
             _refuse(flow, exchange, "the upstream switched protocols unasked")
             return

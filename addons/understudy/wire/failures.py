@@ -29,6 +29,7 @@ _SENTENCES = (
     ("cannot parse http response", "the upstream's answer was not proper HTTP"),
     ("from server", "the upstream's answer was not proper HTTP"),
     ("protocol error", "the upstream's answer was not proper HTTP"),
+    ("without a close frame", "the upstream ended the WebSocket without closing it"),
     ("response head too large", "the head of the upstream's answer was over the limit"),
 )
 

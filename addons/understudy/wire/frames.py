@@ -108,8 +108,9 @@ class FrameReader:
         if is_masked is not self._masked:
             raise FrameError("a frame is not masked as its side must do it")
         if opcode >= CLOSE:
-            if not first & _FIN or length > MAX_CONTROL_BYTES:
-                raise FrameError("a control frame is in parts or too long")
+            # A close frame holds nothing, or at least a code of two bytes.
+            if not first & _FIN or length > MAX_CONTROL_BYTES or (opcode, length) == (CLOSE, 1):
+                raise FrameError("a control frame is in parts or of a wrong length")
         elif (opcode == CONTINUATION) is not self._in_message:
             raise FrameError("a frame stands in the wrong place of a message")
 
