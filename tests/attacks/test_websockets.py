@@ -239,6 +239,7 @@ def test_what_is_sent_before_the_101_goes_nowhere(start: Start) -> None:
     scene.settle()
     (finished,) = scene.events("request.finished")
     assert (finished["status"], finished["reason"]) == (400, "bad_header")
+    assert finished["detail"] == "the client spoke before the 101"
     assert listener.heard == b""
 
 

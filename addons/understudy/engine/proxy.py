@@ -109,7 +109,8 @@ class Proxy:
         if admin_port is not None:
             self._own_ports.append(admin_port)
         _quiet_mitmproxy_logs()
-        engine = ENGINES[self._settings.engine]().master(
+        make = ENGINES[self._settings.engine]().master
+        engine = make(
             stages(
                 sessions=self.sessions,
                 policies=self._policies,

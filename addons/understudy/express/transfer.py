@@ -256,14 +256,18 @@ class Transfer:
         self._stream.on_end = upstream.stream.abort if pump is None else None
         try:
             response = await self._read_final_head(reader, pump)
-            if response.status_code == SWITCHING_PROTOCOLS:
-                self._check_silence()
+            exchange = self._exchange()
+            is_switch = response.status_code == SWITCHING_PROTOCOLS
+            if is_switch and exchange.websocket is not None and self._stream.received:
+                # It cannot know yet what it speaks to (RFC 6455 4.1).
+                exchange.refuse(Reason.BAD_HEADER, "the client spoke before the 101")
+                self._check_refusal()
             flow.response = response
             await hooks.call("responseheaders", flow)
             if not flow.live:
                 raise _Failed("killed")
             if flow.response.status_code == SWITCHING_PROTOCOLS:
-                return await self._splice(upstream)
+                return await self._carry_websocket(upstream)
             return await self._relay(upstream, reader, pump)
         finally:
             self._stream.on_end = None
@@ -335,23 +339,23 @@ class Transfer:
             self._answering = True
             self._stream.write(answer)
 
-    def _check_silence(self) -> None:
-        """Refuse a client that has spoken before it can know to what (RFC 6455 4.1)."""
-        exchange = self._exchange()
-        if exchange.websocket is not None and self._stream.received:
-            exchange.refuse(Reason.BAD_HEADER, "the client spoke before the 101")
-            self._check_refusal()
-
-    async def _splice(self, upstream: Upstream) -> bool:
-        """Pass the 101 on and carry the WebSocket; the hooks hear of its end as of a response's."""
+    async def _carry_websocket(self, upstream: Upstream) -> bool:
+        """Pass the 101 on and splice; the hooks hear of the end as of a response's."""
         flow, response = self._flow, self._flow.response
         websocket = self._exchange().websocket
         if response is None or websocket is None:
             raise _Failed("refused", Reason.INTERNAL_ERROR)
         self._stream.on_end = None
-        self._answering = True
-        self._stream.write(assemble_response_head(response))
-        await splice(self._stream, upstream.stream, up=self._pass_up, down=self._pass_down)
+        self._send(assemble_response_head(response))
+
+        def pass_up(data: bytes) -> bytes:
+            self._count(len(data))
+            return self._pass(flow.request.stream, data)
+
+        def pass_down(data: bytes) -> bytes:
+            return self._pass(response.stream, data)
+
+        await splice(self._stream, upstream.stream, up=pass_up, down=pass_down)
         if websocket.closed:
             response.timestamp_end = time.time()
             await self._express.hooks.call("response", flow)
@@ -363,15 +367,8 @@ class Transfer:
         upstream.close_soon()
         return False
 
-    def _pass_up(self, data: bytes) -> bytes:
-        self._count(len(data))
-        passed = b"".join(_filtered(self._flow.request.stream, data))
-        self._check_refusal()
-        return passed
-
-    def _pass_down(self, data: bytes) -> bytes:
-        assert self._flow.response is not None
-        passed = b"".join(_filtered(self._flow.response.stream, data))
+    def _pass(self, stream: object, data: bytes) -> bytes:
+        passed = b"".join(_filtered(stream, data))
         self._check_refusal()
         return passed
 
