@@ -100,9 +100,6 @@ class Stream(asyncio.Protocol):
         """Wait for more to arrive; false once nothing will."""
         if self.ended:
             return False
-        if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
-            self._reading_paused = False
-            self.transport.resume_reading()
         before = len(self.received)
         self._waiter = self._loop.create_future()
         try:
@@ -115,6 +112,12 @@ class Stream(asyncio.Protocol):
         """Take what has arrived."""
         data = bytes(self.received[:most])
         del self.received[:most]
+        if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
+            # At once, not with the next wait: on a connection that rests, or whose answer is
+            # waited for, the peer's end has to be noticed.
+            self._reading_paused = False
+            if not self.failed and not self.transport.is_closing():
+                self.transport.resume_reading()
         return data
 
     def write(self, data: bytes) -> None:
