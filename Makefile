@@ -68,7 +68,7 @@ FUZZ_MINUTES := 5
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
 	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
-		$(PYTEST) -n 2 --timeout 0 tests/fuzz $(PYTEST_FLAGS)
+		$(PYTEST) -n 2 --timeout 0 -rP tests/fuzz $(PYTEST_FLAGS)
 
 SOAK_MINUTES := 15
 .PHONY: soak
