@@ -118,7 +118,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read ``BENCH_FLAGS``."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
     parser.add_argument("--quick", action="store_true", help="one second each; writes nothing")
     parser.add_argument("--subjects", help="only those with these words: express,squid")
     parser.add_argument("--loads", help="only these: requests, connections, download, …")
@@ -200,10 +200,9 @@ def start_upstream(
     certificate = folder / "upstream.pem"
     chain = ca.issue_cert(HOST, PLAIN_HOST).private_key_and_cert_chain_pem
     chain.write_to_path(str(certificate))
-    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(certificate)]
+    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(certificate), SECRET]
     with running_on(cores):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    stack.callback(process.wait)
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
     stack.callback(process.terminate)
     assert process.stdout is not None
     return process.pid, int(process.stdout.readline())

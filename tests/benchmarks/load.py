@@ -258,7 +258,11 @@ def run_download(spec: Spec, context: ssl.SSLContext) -> Numbers:
                 raise RuntimeError(f"a download ended after {total} bytes")
             total += read
         numbers = window.close()
-    return {**numbers, "per_second": total / numbers["wall"]}
+    return {
+        **numbers,
+        "per_second": total / numbers["wall"],
+        "cpu_each": numbers["subject_cpu"] / total,
+    }
 
 
 def run_tunnels(spec: Spec, context: ssl.SSLContext) -> Numbers:

@@ -45,6 +45,10 @@ def result_rows(base: dict[str, Numbers]) -> dict[str, Cell]:
         "the same from a host without a secret": number(
             "download, no secret", "per_second", 1e-6, " MB/s"
         ),
+        "processor time a MB": number("download", "cpu_each", 1e12, " µs"),
+        "processor time a MB without a secret": number(
+            "download, no secret", "cpu_each", 1e12, " µs"
+        ),
         "memory for 1 000 idle tunnels": number("tunnels", "rss", 1, " MB"),
         "idle memory (RSS)": number("idle", "rss", 1, " MB"),
         "idle memory (PSS)": number("idle", "pss", 1, " MB"),
