@@ -94,7 +94,12 @@ def main() -> None:
             own = folder / name.replace(" ", "-")
             own.mkdir()
             place = Place(own, port, ca, str(ca_file), cores.subject)
-            subject = SUBJECTS[name](place)
+            try:
+                subject = SUBJECTS[name](place)
+            except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+                sys.stderr.write(f"Without {name}: {error}\n")
+                notes.append(f"Not measured: {name}, which did not start.")
+                continue
             try:
                 results[name] = measure(
                     name,
