@@ -46,6 +46,8 @@ class Stream(asyncio.Protocol):
         """When bytes last went either way, on the loop's clock."""
         self.on_end: Callable[[], None] | None = None
         """Called once when the peer has gone."""
+        self.on_lost: Callable[[], None] | None = None
+        """Called once when the connection is closed, whoever closed it."""
 
     # -- asyncio's side
 
@@ -83,6 +85,8 @@ class Stream(asyncio.Protocol):
         self.ended = self.failed = True
         self._wake()
         self.resume_writing()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
         """Make writers wait."""
