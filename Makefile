@@ -68,12 +68,7 @@ FUZZ_MINUTES := 5
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
 	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
-		$(PYTEST) -n 2 --timeout 0 -rP tests/fuzz $(PYTEST_FLAGS)
-
-SOAK_MINUTES := 15
-.PHONY: soak
-soak: $(VENV)/.dev ## everything at once for SOAK_MINUTES (15), then every request accounted for
-	@$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) $(SOAK_FLAGS)
+		$(PYTEST) -n 2 --timeout 0 tests/fuzz $(PYTEST_FLAGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict

@@ -258,11 +258,7 @@ def run_download(spec: Spec, context: ssl.SSLContext) -> Numbers:
                 raise RuntimeError(f"a download ended after {total} bytes")
             total += read
         numbers = window.close()
-    return {
-        **numbers,
-        "per_second": total / numbers["wall"],
-        "cpu_each": numbers["subject_cpu"] / total,
-    }
+    return {**numbers, "per_second": total / numbers["wall"]}
 
 
 def run_tunnels(spec: Spec, context: ssl.SSLContext) -> Numbers:

@@ -13,7 +13,7 @@ from tests.benchmarks.report import Results
 WIDTH = 960
 COLUMNS = 2
 PANEL_WIDTH = WIDTH // COLUMNS
-LABEL_WIDTH = 160
+LABEL_WIDTH = 145
 VALUE_WIDTH = 85
 ROW = 22
 BAR = 13
@@ -75,7 +75,7 @@ PANELS = (
         whole(),
     ),
     Panel(
-        "Event lag p99, 300 streams × 100/s (less is better, log scale)",
+        "Event lag p99, 300 streams × 100/s (less, log scale)",
         "events",
         "p99",
         1e3,

@@ -45,10 +45,6 @@ def result_rows(base: dict[str, Numbers]) -> dict[str, Cell]:
         "the same from a host without a secret": number(
             "download, no secret", "per_second", 1e-6, " MB/s"
         ),
-        "processor time a MB": number("download", "cpu_each", 1e12, " µs"),
-        "processor time a MB without a secret": number(
-            "download, no secret", "cpu_each", 1e12, " µs"
-        ),
         "memory for 1 000 idle tunnels": number("tunnels", "rss", 1, " MB"),
         "idle memory (RSS)": number("idle", "rss", 1, " MB"),
         "idle memory (PSS)": number("idle", "pss", 1, " MB"),
@@ -72,9 +68,6 @@ def ratio_rows(results: Results) -> dict[str, Cell]:
                 rows[f"{label} / {peer}'s"] = number(
                     measurement, "per_second", 1 / theirs["per_second"], " ×", 2
                 )
-        theirs = results[peer].get("requests, 16 clients")
-        if theirs is not None:
-            rows[f"requests a processor second / {peer}'s"] = frugality(theirs["cpu_each"])
     return rows
 
 
@@ -113,16 +106,6 @@ def number(measurement: str, key: str, scale: float = 1, unit: str = "", digits:
         value = measured.get(measurement, {}).get(key)
         # No proxy uses no processor time of a proxy.
         return f"{value * scale:.{digits}f}{unit}" if value else "–"
-
-    return show
-
-
-def frugality(theirs: float) -> Cell:
-    """Show how many requests a subject serves in the processor time of another's one."""
-
-    def show(measured: dict[str, Numbers]) -> str:
-        each = measured.get("requests, 16 clients", {}).get("cpu_each")
-        return f"{theirs / each:.2f} ×" if each else "–"
 
     return show
 

@@ -20,9 +20,6 @@ request_header_access x-api-key deny all
 request_header_replace x-api-key {secret}
 http_access allow all
 
-# A POST on a kept-alive connection cannot be repeated if it fails; by default each would dial.
-server_pconn_for_nonretriable allow all
-
 cache deny all
 cache_mem 0 MB
 access_log none
@@ -37,6 +34,7 @@ forwarded_for delete
 visible_hostname bench
 shutdown_lifetime 0 seconds
 max_filedescriptors 16384
+read_ahead_gap 1 MB
 """
 
 CERTGEN = ("/usr/lib/squid/security_file_certgen", "/usr/lib64/squid/security_file_certgen")

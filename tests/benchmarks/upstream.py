@@ -1,8 +1,7 @@
 """The benchmark's upstream: as little work per byte as Python allows.
 
-Run as ``python -m tests.benchmarks.upstream CERT_AND_KEY SECRET``; prints its port. One thread,
-epoll and the standard ``ssl``, no event loop in between. A request without the secret gets 403, so
-that no proxy is fast by not doing its work. Else it answers, whatever the method:
+Run as ``python -m tests.benchmarks.upstream CERT_AND_KEY``; prints its port. One thread, epoll and
+the standard ``ssl``, no event loop in between. It answers, whatever the method:
 
 - ``/events/START/RATE/COUNT``: server-sent events from the moment START of the monotonic clock,
   RATE a second, each with the time at which it was written;
@@ -25,7 +24,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
     len(BODY),
     BODY,
 )
-REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
@@ -38,9 +36,8 @@ BLOCK = memoryview(b"0123456789abcdef" * 16384)
 class Conversation:
     """One connection; requests come one after another."""
 
-    def __init__(self, connection: ssl.SSLSocket, secret: bytes) -> None:
+    def __init__(self, connection: ssl.SSLSocket) -> None:
         self.connection = connection
-        self.secret = secret
         self.pending = b""
         self.output = b""
         self.body_left = 0
@@ -65,7 +62,7 @@ class Conversation:
         if len(self.pending) < end + 4 + length:
             return b""
         self.pending = self.pending[end + 4 + length :]
-        return head.split(b" ", 2)[1] if self.secret in head else b"/refused"
+        return head.split(b" ", 2)[1]
 
     def send(self, data: bytes = b"") -> bool:
         """Write as much as goes; whether anything is left."""
@@ -83,8 +80,7 @@ class Conversation:
 class Upstream:
     """The loop over all connections and streams."""
 
-    def __init__(self, certificate: str, secret: str) -> None:
-        self.secret = secret.lower().encode()
+    def __init__(self, certificate: str) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -119,7 +115,7 @@ class Upstream:
             connection = self.context.wrap_socket(
                 raw, server_side=True, do_handshake_on_connect=False
             )
-            self.conversations[connection.fileno()] = Conversation(connection, self.secret)
+            self.conversations[connection.fileno()] = Conversation(connection)
             self.poll.register(connection, select.EPOLLIN)
 
     def serve(self, descriptor: int) -> None:
@@ -147,7 +143,7 @@ class Upstream:
             self.conversations[descriptor].body_left = int(numbers[0])
             self.send(descriptor, BYTES_HEAD % int(numbers[0]))
         else:
-            self.send(descriptor, REFUSAL if kind == b"refused" else ANSWER)
+            self.send(descriptor, ANSWER)
 
     def send(self, descriptor: int, data: bytes) -> None:
         """Write; where something is left, wait for room and for nothing else."""
@@ -189,7 +185,7 @@ def main() -> None:
     """Listen, print the port, serve."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    upstream = Upstream(*sys.argv[1:])
+    upstream = Upstream(sys.argv[1])
     sys.stdout.write(f"{upstream.listener.getsockname()[1]}\n")
     sys.stdout.flush()
     upstream.run()

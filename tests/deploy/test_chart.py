@@ -241,6 +241,17 @@ def test_metrics_ask_for_a_token_where_one_is_given(render: Render, values: Path
     assert str(manifests.assert_run_accepts(proxy["args"])["admin_token_file"]) == path
 
 
+@pytest.mark.parametrize("values", [SIDECAR, SHARED])
+@pytest.mark.parametrize("workers", [1, 4, "auto"])
+def test_the_proxy_runs_as_many_workers_as_are_asked_for(
+    render: Render, values: Path, workers: int | str
+) -> None:
+    deployment = manifests.one(render(values, {"workers": workers}), "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    [proxy, *_] = spec.get("initContainers", []) or spec["containers"]
+    assert manifests.assert_run_accepts(proxy["args"])["workers"] == str(workers)
+
+
 REFUSED: dict[str, tuple[Path | None, dict[str, Any], str]] = {
     "nothing enabled": (None, {}, "set sidecar.enabled or shared.enabled"),
     "no policy": (
@@ -251,6 +262,7 @@ REFUSED: dict[str, tuple[Path | None, dict[str, Any], str]] = {
     "two policies": (SHARED, {"existingPolicyConfigMap": "p"}, "exclude each other"),
     "policy as a map": (None, {"policy": {"version": 1}}, "policy"),
     "unknown value": (SHARED, {"shared": {"replica": 2}}, "replica"),
+    "no worker": (SHARED, {"workers": 0}, "workers"),
     "unknown section": (SHARED, {"gateway": {}}, "gateway"),
     "bad gateway address": (SHARED, {"llmGateway": {"url": "ftp://x"}}, "url"),
     "gateway kind alone": (SHARED, {"llmGateway": {"url": ""}}, "llmGateway.url is not"),

@@ -21,4 +21,5 @@ def defined(folder: str) -> set[str]:
 def test_every_named_test_exists() -> None:
     named = set(TEST.findall((ROOT / "docs" / "reliability.md").read_text()))
     assert named
-    assert named <= defined("faults") | defined("attacks")
+    folders = ("faults", "attacks", "workers", "audit")
+    assert named <= set().union(*map(defined, folders))

@@ -64,18 +64,12 @@ class Stage:
         self.placeholders = self.proxy.placeholders()
         self.upstreams.placeholders = [p.encode() for p in self.placeholders.values()]
 
-    async def stop(self) -> int:
+    async def close(self) -> int:
         """End the proxy as an orchestrator does; gives its exit code."""
         self.proxy.process.send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(self.proxy.process.wait, 60)
-
-    async def leave(self) -> None:
-        """Let nothing go on, however it went."""
+        code = await asyncio.to_thread(self.proxy.process.wait, 60)
         await self.upstreams.close()
-        process = self.proxy.process
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        return code
 
     @property
     def gauge_file(self) -> Path:

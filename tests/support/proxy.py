@@ -41,8 +41,6 @@ class Proxy:
     arguments: list[str] = field(default_factory=list)
     names: dict[str, list[list[str]]] = field(default_factory=dict)
     faults: bool = False
-    program: list[str] = field(default_factory=list)
-    """Runs in place of ``understudy``: another program with the same commands."""
     audit: str | None = None
     """Where the audit goes; a file in ``folder`` by default."""
 
@@ -79,7 +77,7 @@ class Proxy:
         self.log_file = self.folder / "stderr.log"
         self.out_file = self.folder / "stdout.log"
         command = [
-            *(self.program or [str(Path(sys.executable).parent / "understudy")]),
+            str(Path(sys.executable).parent / "understudy"),
             "run",
             "--policy",
             str(self.policy_file),

@@ -42,17 +42,24 @@ def good(start_upstream: Callable[..., Upstream]) -> Upstream:
 
 
 @pytest.fixture
-def start_workers(start_proxy: Callable[..., Proxy], good: Upstream) -> Callable[..., Proxy]:
+def start_workers(
+    start_proxy: Callable[..., Proxy], good: Upstream
+) -> Iterator[Callable[..., Proxy]]:
     """Start a proxy of three workers before ``good``; other arguments are the proxy's."""
+    proxies: list[Proxy] = []
 
     def start(policy: dict[str, Any] | None = None, **options: Any) -> Proxy:
         arguments = ["--workers", str(WORKERS), *options.pop("arguments", [])]
         environ = {"GOOD_KEY": SECRET} | options.pop("environ", {})
-        return start_proxy(
+        proxy = start_proxy(
             policy or POLICY, upstreams=[good], arguments=arguments, environ=environ, **options
         )
+        proxies.append(proxy)
+        return proxy
 
-    return start
+    yield start
+    for proxy in proxies:
+        assert " failed with " not in proxy.log  # a task or a worker that met an exception
 
 
 class Load:
@@ -76,9 +83,13 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stop()
         for thread in self._threads:
             thread.join(30)
+
+    def stop(self) -> None:
+        """Ask no more than what is under way."""
+        self._stop.set()
 
     def wait_for(self, more: int) -> None:
         """Wait for as many more answers."""

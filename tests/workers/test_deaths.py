@@ -21,6 +21,7 @@ from tests.workers.processes import (
     workers_of,
 )
 
+pytestmark = pytest.mark.engine("express")  # processes die alike, whatever they run
 ALLOWED = 'understudy_requests_total{reason="allowed",rule="good",verdict="allow"}'
 
 

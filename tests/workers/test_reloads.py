@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 
+import pytest
 from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream
-from tests.workers.conftest import POLICY, SECRET, Load, tunnels
+from tests.workers.conftest import POLICY, SECRET, WORKERS, Load, tunnels
+from tests.workers.processes import is_zombie, wait_for_workers, workers_of
 
 MANY = 40
 """Tunnels. That one of three workers gets none of them has a chance of one in four million."""
@@ -68,6 +71,23 @@ def test_a_new_connections_placeholder_is_one_in_all_workers(
         assert {wire.request(get).status for wire in wires} == {200}
     assert {r.header("x-key") for r in good.requests} == {"sk-real-more-0123456789abcdef"}
     assert SECRET not in str(proxy.everything_written())
+
+
+@pytest.mark.engine("express")
+def test_a_worker_that_does_not_take_a_policy_is_killed_before_it_is_told_of(
+    start_workers: Callable[..., Proxy],
+) -> None:
+    proxy = start_workers()
+    stopped = workers_of(proxy)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    proxy.write_policy(proxy.policy | {"deny": [{"name": "closed", "hosts": ["good.example"]}]})
+    proxy.wait_for_events("policy.loaded", 2)
+    assert is_zombie(stopped)
+    assert "did not take the policy within 10 seconds and is killed" in proxy.log
+    wait_for_workers(proxy, WORKERS, without={stopped})
+    for _ in range(20):
+        with proxy.wire() as wire:
+            assert wire.connect("good.example:443").reason == "denied_by_rule"
 
 
 def test_after_sighup_every_worker_writes_to_the_new_file_and_no_line_is_lost(

@@ -68,18 +68,21 @@ class StdoutSink:
         self._stalled = False
 
     def start(self) -> None:
-        """Check that the descriptor is open; raises AuditUnavailable."""
-        self.check()
+        """Check that the descriptor is open and read from; raises AuditUnavailable."""
+        self._check(STALL_SECONDS)  # other workers may have filled it for a moment
         if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
             self.unit_bytes = select.PIPE_BUF  # POSIX, write, "Pipe"
 
     def check(self) -> None:
         """See whether anybody reads; raises AuditUnavailable."""
+        self._check(0)
+
+    def _check(self, patience_seconds: float) -> None:
         try:
             os.fstat(self._descriptor)
         except OSError as error:
             raise _unavailable("standard output", error) from error
-        if (obstacle := _not_writable(self._descriptor, 0)) is not None:
+        if (obstacle := _not_writable(self._descriptor, patience_seconds)) is not None:
             raise _unavailable("standard output", obstacle)
 
     def write(self, line: bytes) -> None:
@@ -134,6 +137,7 @@ class FileSink:
         self.torn = False
         """Whether the file ends in the middle of a line."""
         self.unit_bytes = 0
+        self._just_opened = False
 
     def start(self) -> None:
         """Open the file, made if it is not there; raises AuditUnavailable."""
@@ -171,9 +175,11 @@ class FileSink:
             raise _unavailable(str(self._path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def resume(self, *, broken: bool) -> None:
-        """Go on after another process: how the file ends is looked at, not believed."""
-        del broken
-        if self._descriptor is not None:
+        """Go on after another process; where a line may be torn, the file's end is looked at."""
+        look = broken or self._just_opened  # when it was opened, another may have been writing
+        self._just_opened = False
+        self.torn = False
+        if look and self._descriptor is not None:
             self.torn = _is_torn(self._descriptor, os.fstat(self._descriptor))
 
     def reopen(self) -> None:
@@ -200,6 +206,7 @@ class FileSink:
         elif not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file; use `-` for standard output")
         self.torn = _is_torn(descriptor, status)
+        self._just_opened = True
 
     def _follow(self, now: float) -> None:
         """Drop the descriptor where the path has become another file, or none."""

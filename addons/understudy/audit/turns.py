@@ -5,12 +5,10 @@ from __future__ import annotations
 import fcntl
 import mmap
 import tempfile
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from understudy.audit.sinks import Sink
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class ResumableSink(Sink, Protocol):
@@ -36,8 +34,9 @@ class Turns:
     """
 
     def __init__(self, folder: Path) -> None:
-        # Without a name from the start; the folder is only where this user may write.
-        self._lock = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - held as long as the process
+        # Held as long as the process lives. The folder is only where this user may write.
+        self._lock, name = tempfile.mkstemp(prefix=".audit.", dir=folder)
+        Path(name).unlink()
         self._shared = mmap.mmap(-1, 1)
 
     def take(self) -> None:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often workers are asked for their counts, and how long one may take to answer."""
+COUNTING_SHARE = 0.01
+"""Of a worker's time, at most: with a thousand rules it is asked less often."""
 TAKE_SECONDS = 10.0
 """A worker that has not taken a policy by then is killed: it may not go on under the old one."""
 CLOSING_SECONDS = 10.0
@@ -178,9 +180,12 @@ class Crew:
         pause_seconds = 0.0
         while not self._is_ending:
             born = loop.time()
-            process, why = await place.live(
-                self._first_question, lambda: self._served(place, begun)
-            )
+            try:
+                process, why = await place.live(
+                    self._first_question, lambda: self._served(place, begun)
+                )
+            except OSError as error:  # no descriptors, or no nursery
+                process, why = None, f"could not be started ({error.strerror})"
             self._census.forget(place.number)
             self._metrics.bury(place.number)
             self._absences[place.number] = why
@@ -239,7 +244,8 @@ class Crew:
 
     async def _look_regularly(self) -> None:
         while not self._is_ending:
-            await asyncio.sleep(LOOK_SECONDS)
+            counting_seconds = max((r["counting_seconds"] for r in self._reports()), default=0.0)
+            await asyncio.sleep(max(LOOK_SECONDS, counting_seconds / COUNTING_SHARE))
             await self.look()
 
     async def _listen_to_nursery(self) -> None:
@@ -270,7 +276,10 @@ class Crew:
 
 
 async def _run(work: Coroutine[None, None, object]) -> None:
-    await work
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - nobody waits for this task
+        logger.error("the supervisor failed with %s", type(error).__name__)  # noqa: TRY400
 
 
 async def _try(place: Place, question: Question, timeout_seconds: float | None = None) -> bool:

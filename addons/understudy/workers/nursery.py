@@ -110,7 +110,9 @@ class _Nursery:
         if not data:
             return False
         message = json.loads(data)
-        if "start" in message:
+        if "start" in message and not descriptors:
+            self._say({"died": message["start"], "status": None})  # this process may have no more
+        elif "start" in message:
             with socket.socket(fileno=descriptors[0]) as workers_end:
                 self._start(message["start"], workers_end)
         for process in [p for p, number in self._numbers.items() if number == message.get("kill")]:
@@ -120,8 +122,8 @@ class _Nursery:
     def _start(self, number: int, workers_end: socket.socket) -> None:
         try:
             process = os.fork()
-        except OSError as error:
-            self._say({"died": number, "status": None, "why": error.strerror})
+        except OSError:
+            self._say({"died": number, "status": None})
             return
         if process == 0:
             _become_worker(self._line, self._work, number, workers_end)

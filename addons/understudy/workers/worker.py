@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -176,9 +177,12 @@ class Worker:
 
     def _report(self) -> Answer:
         proxy = self._proxy
+        began = time.perf_counter()
+        counts = count(self._metrics.collect())
         states = proxy.secrets() if proxy else {}
         return {
-            "counts": count(self._metrics.collect()),
+            "counts": counts,
+            "counting_seconds": time.perf_counter() - began,
             "secrets": {
                 name: (state.age_seconds, state.last_error) for name, state in states.items()
             },

@@ -16,6 +16,7 @@ args:
   - --admin=0.0.0.0:9081
   - --state-dir=/var/lib/understudy
   - --audit=-
+  - --workers={{ $values.workers }}
   {{- with $values.adminTokenFile }}
   - --admin-token-file={{ . }}
   {{- end }}
