@@ -201,7 +201,7 @@ class Reason(StrEnum):
     )
     UPSTREAM_TIMEOUT = "upstream_timeout", 504, "{host} did not answer in time.", True
     CLIENT_CLOSED = "client_closed", None, "The client closed the connection."
-    TIMEOUT = "timeout", None, "The client was idle for too long."
+    TIMEOUT = "timeout", None, "It took longer than the policy's limits allow."
     TOO_MANY_CONNECTIONS = "too_many_connections", None, "Too many connections are open.", True
 
 

@@ -17,10 +17,12 @@ POLICY = {
     "allow": [{"name": "good", "hosts": ["good.example"]}],
     "limits": {
         "max_header_bytes": 8192,
+        "max_headers": 50,
         "max_request_body_bytes": 1000,
         "head_timeout_seconds": 0.3,
         "idle_timeout_seconds": 1,
         "max_connections": 5,
+        "max_connections_per_client": 3,
     },
 }
 GET = b"GET / HTTP/1.1\r\nHost: good.example\r\n"
@@ -28,14 +30,11 @@ GET = b"GET / HTTP/1.1\r\nHost: good.example\r\n"
 
 @pytest.fixture(scope="module")
 def strict(
-    upstream_ca: trustme.CA,
-    upstream_ca_file: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    engine: str,
+    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Proxy, Upstream]]:
     with Upstream("good.example", upstream_ca) as good:
         policy = complete_policy(POLICY, [good], upstream_ca_file)
-        with Proxy(policy, tmp_path_factory.mktemp("budgets"), engine) as proxy:
+        with Proxy(policy, tmp_path_factory.mktemp("budgets")) as proxy:
             yield proxy, good
 
 
@@ -47,16 +46,10 @@ def tight(strict: tuple[Proxy, Upstream]) -> Iterator[Scene]:
     scene.leave()
 
 
-def peak_memory_bytes(proxy: Proxy) -> int:
-    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.parametrize("place", ["proxy port", "tunnel"])
 def test_endless_header_is_cut_off_at_the_limit(tight: Scene, place: str) -> None:
     wire = tight.tunnel("good.example") if place == "tunnel" else tight.wire()
-    before = peak_memory_bytes(tight.proxy)
+    before = tight.proxy.peak_memory_bytes()
     wire.send(GET + b"X: ")
     answered = b""
     try:
@@ -69,7 +62,7 @@ def test_endless_header_is_cut_off_at_the_limit(tight: Scene, place: str) -> Non
     assert answered == b"" or answered.startswith(b"HTTP/1.1 431 ")
     line = tight.verdict()
     assert (line["event"], line["reason"]) == ("connection.rejected", "header_too_large")
-    assert peak_memory_bytes(tight.proxy) - before < 20_000_000
+    assert tight.proxy.peak_memory_bytes() - before < 20_000_000
     tight.expect_nothing_upstream()
 
 
@@ -158,8 +151,11 @@ def test_silence_is_closed_when_the_idle_time_is_over(tight: Scene, place: str) 
 
 
 def test_connections_beyond_the_limit_are_closed_and_told_of(tight: Scene) -> None:
-    kept = [tight.tunnel("good.example") for _ in range(5)]
-    sixth = tight.wire()
+    kept = [tight.wire(f"127.0.0.{1 + n % 2}") for n in range(5)]
+    for wire in kept:
+        assert wire.connect("good.example:443").status == 200
+        wire.start_tls("good.example")
+    sixth = tight.wire("127.0.0.3")
     assert sixth.read_until_closed() == b""
     assert kept[0].request(GET + b"\r\n").status == 200
     for wire in kept:
@@ -168,5 +164,32 @@ def test_connections_beyond_the_limit_are_closed_and_told_of(tight: Scene) -> No
     tight.settle()
     with tight.tunnel("good.example") as again:
         assert again.request(GET + b"\r\n").status == 200
-    reasons = [line["reason"] for line in tight.verdicts()]
-    assert reasons.count("too_many_connections") == 1
+    (line,) = [v for v in tight.verdicts() if v["reason"] == "too_many_connections"]
+    assert (line["event"], line["detail"]) == ("connection.rejected", "in all")
+
+
+def test_connections_of_one_client_beyond_its_limit_leave_room_for_others(tight: Scene) -> None:
+    kept = [tight.tunnel("good.example") for _ in range(3)]
+    assert tight.wire().read_until_closed() == b""
+    other = tight.wire("127.0.0.2")
+    assert other.connect("good.example:443").status == 200
+    for wire in [*kept, other.start_tls("good.example")]:
+        assert wire.request(GET + b"\r\n").status == 200
+    kept[0].close()
+    tight.proxy.wait_until(lambda: tight.proxy.open_connections() == 3)
+    with tight.tunnel("good.example") as again:
+        assert again.request(GET + b"\r\n").status == 200
+    (line,) = [v for v in tight.verdicts() if v["reason"] == "too_many_connections"]
+    assert (line["client"]["address"], line["detail"]) == ("127.0.0.1", "from this client")
+    counted = {"verdict": "deny", "reason": "too_many_connections", "rule": "none"}
+    labels = ",".join(f'{name}="{value}"' for name, value in sorted(counted.items()))
+    assert tight.proxy.metrics()[f"understudy_requests_total{{{labels}}}"] >= 1
+
+
+def test_as_many_headers_as_the_limit_pass_and_one_more_is_431(tight: Scene) -> None:
+    with tight.tunnel("good.example") as wire:
+        most = GET + b"".join(b"X%d: y\r\n" % n for n in range(49))
+        assert wire.request(most + b"\r\n").status == 200
+        assert wire.request(most + b"X: y\r\n\r\n").reason == "header_too_large"
+    assert [line["reason"] for line in tight.verdicts()] == ["allowed", "header_too_large"]
+    assert len(tight.seen("good.example")) == 1

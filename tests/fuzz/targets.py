@@ -19,7 +19,8 @@ from understudy.policy.hosts import HostError, canonical_host, parse_authority
 from understudy.policy.load import PolicyError, load
 from understudy.policy.paths import PathError, readings
 from understudy.wire.coding import MAX_GROWTH_BYTES, CodingError, decoder_of
-from understudy.wire.head import has_bare_newline, looks_like_http, parse_head
+from understudy.wire.head import parse_head
+from understudy.wire.scan import HeadScan
 
 SECRET = "sk-real/0a1B+2c=3D"
 FIELDS = frozenset({"api_base", "base_url"})
@@ -30,10 +31,9 @@ _FORMS = forms_of((Guarded("team", Secret(SECRET, "KEY"), PLACEHOLDER.decode()),
 def fuzz_head(data: bytes) -> None:
     """A head that is accepted is read by another parser in the same way."""
     raw = data.replace(b"\r\n\r\n", b"\r\n") + b"\r\n\r\n"
-    head = parse_head(raw)
-    if head is None or head.refusal is not None or has_bare_newline(raw):
+    head = parse_head(raw, max_headers=256)
+    if head is None or head.refusal is not None or HeadScan().look(raw, len(raw)) != len(raw):
         return
-    assert looks_like_http(raw)
     other = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     other.receive_data(raw)
     request = other.next_event()

@@ -252,7 +252,7 @@ BAD = [
     ("limits: {idle_timeout_seconds: 0}", "limits.idle_timeout_seconds", 2, "greater than 0"),
     ("limits: {idle_timeout_seconds: .inf}", "limits.idle_timeout_seconds", 2, "finite"),
     ("limits: {max_header_bytes: 64k}", "limits.max_header_bytes", 2, "found '64k'"),
-    ("limits: {max_headers: 1}", "limits.max_headers", 2, "Did you mean 'max_header_bytes'?"),
+    ("limits: {max_header_size: 1}", "limits.max_header_size", 2, "Did you mean 'max_header"),
 ]
 
 

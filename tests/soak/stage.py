@@ -56,8 +56,8 @@ class Stage:
         self.proxy = Proxy(
             self.policies[0],
             self.folder / "proxy",
-            self.engine,
             environ={**self._fixed, "UNDERSTUDY_SPY_GAUGES": str(self.gauge_file)},
+            arguments=["--engine", self.engine],
             names={"guarded.example": [["169.254.169.254"]]},
         )
         await asyncio.to_thread(self.proxy.__enter__)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -42,8 +43,12 @@ class Answer:
 class Wire:
     """One connection to the proxy; ``transcript`` is every byte that it gave, TLS removed."""
 
-    def __init__(self, proxy: tuple[str, int], ca_file: str | None = None) -> None:
-        self.socket: socket.socket = socket.create_connection(proxy, TIMEOUT_SECONDS)
+    def __init__(
+        self, proxy: tuple[str, int], ca_file: str | None = None, source: str | None = None
+    ) -> None:
+        self.socket: socket.socket = socket.create_connection(
+            proxy, TIMEOUT_SECONDS, source_address=(source, 0) if source else None
+        )
         self.ca_file = ca_file
         self.transcript = bytearray()
 
@@ -66,6 +71,11 @@ class Wire:
         raw = authority.encode() if isinstance(authority, str) else authority
         self.send(b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (raw, raw))
         return self.read(connect=True)
+
+    def reset(self) -> None:
+        """Close with a reset instead of a proper end."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def start_tls(self, server_name: str | None, *, verify: bool = True) -> Self:
         """TLS inside the tunnel, with ``server_name`` in the ClientHello (None: without one).

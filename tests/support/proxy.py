@@ -21,6 +21,7 @@ from tests.support.client import Answer, Wire
 
 START_SECONDS = 30
 SPY = Path(__file__).parent / "spy"
+ENGINE = os.environ.get("UNDERSTUDY_TEST_ENGINE", "mitmproxy")
 WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 
 
@@ -28,15 +29,13 @@ WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 class Proxy:
     """`understudy run` with a policy. Use as a context manager.
 
-    ``policy`` is the policy file's content (a dict is written as YAML); ``engine`` is what the
-    ``engine`` fixture gives; ``environ`` is added to
+    ``policy`` is the policy file's content (a dict is written as YAML); ``environ`` is added to
     a clean environment; ``names`` is all that names resolve to, and ``faults`` lets
     :meth:`sabotage` make hooks raise (see tests/support/spy).
     """
 
     policy: dict[str, Any] | str
     folder: Path
-    engine: str
     environ: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
     names: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -92,7 +91,7 @@ class Proxy:
             "--ready-file",
             str(ready),
             "--engine",
-            self.engine,
+            ENGINE,
             "--workers",
             WORKERS,
             *self.arguments,
@@ -126,9 +125,9 @@ class Proxy:
 
     # -- talking to it
 
-    def wire(self) -> Wire:
-        """A raw connection to the proxy's port."""
-        return Wire(self.address, self.ca_cert)
+    def wire(self, source: str | None = None) -> Wire:
+        """A raw connection to the proxy's port, from another address than usual if told."""
+        return Wire(self.address, self.ca_cert, source)
 
     def tunnel(self, host: str, port: int = 443) -> Wire:
         """A TLS connection to ``host`` through the proxy, the certificate verified."""
@@ -220,6 +219,16 @@ class Proxy:
         text = self.admin("/metrics")[1].decode()
         lines = (line.rpartition(" ") for line in text.splitlines() if line[:1] not in ("#", ""))
         return {name: float(value) for name, _, value in lines}
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that it ever had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+    def descriptors(self) -> int:
+        """How many files and sockets the proxy has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def open_connections(self) -> int:
         """How many client connections the proxy has."""

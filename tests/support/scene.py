@@ -48,9 +48,9 @@ class Scene:
 
     # -- the client
 
-    def wire(self) -> Wire:
-        """A raw connection to the proxy's port."""
-        wire = self.proxy.wire()
+    def wire(self, source: str | None = None) -> Wire:
+        """A raw connection to the proxy's port, from another address than usual if told."""
+        wire = self.proxy.wire(source)
         self.wires.append(wire)
         return wire
 

@@ -19,7 +19,7 @@ HINTS = {
     Reason.BAD_HEADER: "A header is malformed or came twice.",
     Reason.BAD_METHOD: "TRACE, nested CONNECT and made-up methods do not pass.",
     Reason.PATH_NOT_CANONICAL: "Servers may read this path in several ways; send it plainly.",
-    Reason.HEADER_TOO_LARGE: "See limits.max_header_bytes.",
+    Reason.HEADER_TOO_LARGE: "See limits.max_header_bytes and limits.max_headers.",
     Reason.BODY_TOO_LARGE: "See limits.max_request_body_bytes.",
     Reason.ADDRESS_DENIED: "The name leads to a private address; see upstream.allow_addresses.",
     Reason.PLACEHOLDER_WRONG_HOST: "The agent sent a key to a host that it does not belong to.",
@@ -36,7 +36,7 @@ HINTS = {
     Reason.UPSTREAM_FAILED: "The host could not be reached, or its certificate is not trusted.",
     Reason.UPSTREAM_TIMEOUT: "The host did not answer in time.",
     Reason.CLIENT_CLOSED: "The program hung up; one that does not trust the CA does so.",
-    Reason.TIMEOUT: "The program opened a connection and then sent nothing.",
-    Reason.TOO_MANY_CONNECTIONS: "See limits.max_connections.",
+    Reason.TIMEOUT: "The program was too slow, or silent; see the times in limits.",
+    Reason.TOO_MANY_CONNECTIONS: "See max_connections and max_connections_per_client in limits.",
 }
 """Every reason but ``allowed``."""

@@ -6,7 +6,6 @@ ignored hosts: ways out that carry bytes which no policy has seen.
 
 from __future__ import annotations
 
-from asyncio import StreamWriter
 from typing import TYPE_CHECKING
 
 from mitmproxy.net.tls import starts_like_tls_record
@@ -16,16 +15,17 @@ from mitmproxy.proxy.layers.http import HTTPMode
 
 from understudy.reasons import Reason
 from understudy.wire.head import looks_like_http
+from understudy.wire.hello import HelloScan
+from understudy.wire.scan import Incomplete, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mitmproxy import dns, tcp, udp
-    from mitmproxy.connection import Client
     from mitmproxy.proxy.context import Context
     from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
-    from understudy.stages.exchange import Sessions
+    from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
 
 _TLS_RECORD_START = 3
@@ -61,7 +61,7 @@ class NextLayer:
             # mitmproxy puts a layer for the upstream's TLS around this one, for connections that
             # are opened before the request is read. Ours are opened after, with their own.
             context.server.tls = True
-            data.layer = layers.ClientTLSLayer(context)
+            data.layer = ClientTls(context, session, self._recorder)
             self._leave_connect_behind(data)
         elif starts_like_tls_record(start):
             self._recorder.reject(session, Reason.NESTED_TLS)
@@ -80,16 +80,6 @@ class NextLayer:
         """
         self._handlers[data.context.client.id].layer = data
 
-    def client_disconnected(self, client: Client) -> None:
-        """Close the socket of a connection that mitmproxy is done with.
-
-        It forgets to where two close commands come in a row: the second cancels the task that
-        the first one told to close.
-        """
-        io = self._handlers[client.id].transports.get(client)
-        if io is not None and isinstance(io.writer, StreamWriter):
-            io.writer.close()
-
     def tcp_start(self, flow: tcp.TCPFlow) -> None:
         """Raw TCP cannot happen; if it does, it ends here."""
         flow.kill()
@@ -101,6 +91,39 @@ class NextLayer:
     def dns_request(self, flow: dns.DNSFlow) -> None:
         """A DNS tunnel cannot happen; if it does, it ends here."""
         flow.kill()
+
+
+class ClientTls(layers.ClientTLSLayer):
+    """The client's TLS: a ClientHello is read once it is there, within bounds.
+
+    mitmproxy's own reads it again from the beginning with every byte, and takes any number.
+    """
+
+    def __init__(self, context: Context, session: Session, recorder: Recorder) -> None:
+        super().__init__(context)
+        self._session = session
+        self._recorder = recorder
+        self._scan = HelloScan()
+        self._received = bytearray()
+        self._passed_on = 0
+
+    def receive_handshake_data(
+        self, data: bytes
+    ) -> layer.CommandGenerator[tuple[bool, str | None]]:
+        """Wait for whole records."""
+        if self.client_hello_parsed:
+            return (yield from super().receive_handshake_data(data))
+        self._received += data
+        found = self._scan.look(self._received)
+        if isinstance(found, Incomplete):
+            return False, None
+        if isinstance(found, Rejected):
+            self._recorder.reject(self._session, found.reason, found.detail)
+            return False, found.detail
+        # What lies behind belongs to the handshake too where the hello ends here.
+        fresh = bytes(self._received[self._passed_on :])
+        self._passed_on = len(self._received)
+        return (yield from super().receive_handshake_data(fresh))
 
 
 class Refused(layer.Layer):

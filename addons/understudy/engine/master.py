@@ -12,11 +12,13 @@ from mitmproxy.options import Options
 
 from understudy.engine import http1
 from understudy.engine.addons import FailClosedAddonManager
+from understudy.engine.closing import Closing
 from understudy.engine.layers import NextLayer
 from understudy.engine.options import fix_options
 from understudy.engine.refusal import ImmediateRefusal
 from understudy.engine.settings import format_address
 from understudy.engine.tls import Tls
+from understudy.policy.model import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +65,12 @@ class Master(master.Master):
             *stages,
             Tls(sessions, issuer, lambda: policies.current),
             ImmediateRefusal(),
+            Closing(
+                sessions,
+                recorder,
+                self._proxyserver.connections,
+                lambda: policies.current.limits if policies.current else Limits(),
+            ),
         )
         fix_options(self.options, listen_host=listen[0], listen_port=listen[1], confdir=confdir)
         http1.install(sessions, recorder, lambda: policies.current)

@@ -15,7 +15,7 @@ class ImmediateRefusal:
 
     mitmproxy reads the whole body into memory before it sends a response that a hook has set. A
     killed flow goes the short way: the client's connection writes the denial itself (see
-    :class:`understudy.engine.http1.ClientSide`) and drops what is still sent.
+    :class:`understudy.engine.http1_client.ClientSide`) and drops what is still sent.
     """
 
     name = "understudy-immediate-refusal"

@@ -21,7 +21,9 @@ from understudy.express.response import write_response
 from understudy.express.transfer import Transfer
 from understudy.reasons import Reason
 from understudy.stages.refusal import Denial
-from understudy.wire.head import Incomplete, Rejected, examine, looks_like_http, parse_head
+from understudy.wire.head import looks_like_http, parse_head
+from understudy.wire.hello import HelloScan
+from understudy.wire.scan import HeadScan, Incomplete, Rejected
 
 if TYPE_CHECKING:
     from understudy.express.engine import Express
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from understudy.stages.exchange import Session
     from understudy.wire.head import RequestHead
 
-MAX_HELLO_BYTES = 1 << 16
 MAX_DRAINED_BYTES = 1 << 28
+MAX_DRAIN_SECONDS = 30.0
 _LINGER_SECONDS = 2.0
 """A client that sends nothing for this long after its refusal has had its time to read it."""
 _TLS_RECORD_START = 3
@@ -71,13 +73,25 @@ class Conversation:
             pass
         finally:
             self.stream.close()
+            # A client that does not read keeps its connection, which counts until it is gone.
+            await self.stream.wait_closed()
             self.client.timestamp_end = time.time()
             self.client.state = ConnectionState.CLOSED
             await hooks.call("client_disconnected", self.client)
 
+    def end_idle(self) -> None:
+        """Close for standing still; a request that waits for its upstream has a time of its own."""
+        session = self.express.sessions.find(self.client)
+        exchange = session.exchange if session else None
+        if exchange is not None and exchange.waits_for_upstream:
+            return
+        if session is not None:
+            self.express.recorder.time_out(session)
+        self.stream.abort()
+
     async def _converse(self) -> None:
         while (raw := await self._read_head()) is not None:
-            head = parse_head(raw)
+            head = parse_head(raw, self.limits.max_headers)
             self.session.head = head
             if head is None:
                 return await self._reject(Reason.NOT_HTTP)
@@ -101,12 +115,12 @@ class Conversation:
         if not stream.received and not await stream.wait():
             return None
         deadline: float | None = None
+        scan = HeadScan()
         while True:
-            data = bytes(stream.received[: self.limits.max_header_bytes + 4])
-            if self.session.tls_started and starts_like_tls_record(data):
+            if self.session.tls_started and starts_like_tls_record(bytes(stream.received[:8])):
                 await self._reject(Reason.NESTED_TLS)
                 return None
-            found = examine(data, self.limits.max_header_bytes)
+            found = scan.look(stream.received, self.limits.max_header_bytes)
             if isinstance(found, Rejected):
                 await self._reject(found.reason, found.detail)
                 return None
@@ -139,7 +153,9 @@ class Conversation:
         stream = self.stream
         stream.write(denial.to_bytes())
         left = MAX_DRAINED_BYTES
-        while more_follows and left > 0:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + MAX_DRAIN_SECONDS
+        while more_follows and left > 0 and loop.time() < until:
             left -= max(1, len(stream.take()))
             try:
                 async with asyncio.timeout(_LINGER_SECONDS):
@@ -166,7 +182,7 @@ class Conversation:
         """What comes first in a tunnel: one TLS handshake, or cleartext HTTP (to be refused)."""
         stream = self.stream
         try:
-            async with asyncio.timeout(self.limits.head_timeout_seconds):
+            async with asyncio.timeout(self.limits.handshake_timeout_seconds):
                 while len(stream.received) < _TLS_RECORD_START:
                     first = bytes(stream.received[:1])
                     if first and first != b"\x16" and not looks_like_http(bytes(stream.received)):
@@ -186,27 +202,31 @@ class Conversation:
         return False
 
     async def _read_hello(self) -> ClientHello | None:
-        """The ClientHello, left where it is; None for bytes that are none.
-
-        Raises ConnectionError where the client goes in the middle of it.
-        """
+        """The ClientHello, left where it is; None where there is none, which is recorded."""
         received = self.stream.received
-        try:
-            while (hello := parse_client_hello(bytes(received))) is None:
-                if len(received) > MAX_HELLO_BYTES:
+        scan = HelloScan()
+        while True:
+            found = scan.look(received)
+            if isinstance(found, Rejected):
+                await self._reject(found.reason, found.detail)
+                return None
+            if not isinstance(found, Incomplete):
+                try:
+                    hello = parse_client_hello(bytes(received[:found]))
+                except (ValueError, EOFError):
+                    await self._reject(Reason.NOT_HTTP, "the ClientHello cannot be read")
                     return None
-                if not await self.stream.wait():
-                    raise ConnectionError("closed in the middle of a ClientHello")
-        except (ValueError, EOFError):
-            return None
-        return hello
+                if hello is not None:
+                    return hello
+            if not await self.stream.wait():
+                await self._reject(Reason.CLIENT_CLOSED, "in the TLS handshake")
+                return None
 
     async def _accept_tls(self) -> bool:
         stream, hooks = self.stream, self.express.hooks
         context = Context(self.client, self.express.options)
         hello = await self._read_hello()
         if hello is None:
-            await self._reject(Reason.NOT_HTTP, "the TLS handshake failed")
             return False
         self.client.sni = hello.sni
         self.client.alpn_offers = hello.alpn_protocols

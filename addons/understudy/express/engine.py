@@ -123,8 +123,9 @@ class Express(master.Master):
             self.pool.sweep()
             oldest = loop.time() - self._idle_seconds
             for conversation in list(self._conversations):
+                conversation.stream.notice_reading()
                 if conversation.stream.moved_at < oldest:
-                    conversation.stream.abort()
+                    conversation.end_idle()
 
     async def stop_listening(self) -> None:
         """Accept no more connections; those that are open go on."""

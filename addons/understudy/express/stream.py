@@ -43,7 +43,8 @@ class Stream(asyncio.Protocol):
         self._handshaken = False
         self.tls_error: ssl.SSLError | None = None
         self.moved_at = 0.0
-        """When bytes last went either way, on the loop's clock."""
+        """When bytes last went either way, on the loop's clock; see :meth:`notice_reading`."""
+        self._unread = 0
         self.on_end: Callable[[], None] | None = None
         """Called once when the peer has gone."""
 
@@ -139,6 +140,22 @@ class Stream(asyncio.Protocol):
                 await self._drained
             finally:
                 self._drained = None
+
+    def notice_reading(self) -> None:
+        """Count it as movement where the peer has read of what waits for it."""
+        unread = self.transport.get_write_buffer_size()
+        if unread < self._unread:
+            self.moved_at = self._loop.time()
+        self._unread = unread
+
+    async def wait_closed(self) -> None:
+        """Wait until everything is written and the connection is gone."""
+        while not self.failed:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
     def close(self) -> None:
         """Close once everything is written."""

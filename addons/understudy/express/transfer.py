@@ -69,7 +69,21 @@ class Transfer:
         """The response's head is on its way to the client."""
 
     async def run(self) -> bool:
-        """Do all of it."""
+        """Do all of it, within the time that a request may take."""
+        seconds = self._conversation.limits.max_stream_seconds
+        if seconds is None:
+            return await self._carry()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._carry()
+        except TimeoutError:
+            exchange = find_exchange(self._flow)
+            if exchange is None or exchange.finished or exchange.refusal is not None:
+                self._stream.abort()
+                return False
+            return await self._fail(_Failed("took too long", Reason.TIMEOUT))
+
+    async def _carry(self) -> bool:
         flow, hooks = self._flow, self._express.hooks
         await hooks.call("requestheaders", flow)
         try:

@@ -230,12 +230,16 @@ class LimitsDocument(_Document):
     """Budgets; what is left out has its default."""
 
     max_header_bytes: _Given[Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)]] = None
+    max_headers: _Given[Annotated[int, Field(ge=1, le=65536)]] = None
     max_request_body_bytes: Annotated[int, Field(ge=0)] | None = None
     idle_timeout_seconds: _Given[_Seconds] = None
     head_timeout_seconds: _Given[_Seconds] = None
+    handshake_timeout_seconds: _Given[_Seconds] = None
     connect_timeout_seconds: _Given[_Seconds] = None
     first_byte_timeout_seconds: _Given[_Seconds] = None
+    max_stream_seconds: _Seconds | None = None
     max_connections: _Given[Annotated[int, Field(ge=1, le=1_000_000)]] = None
+    max_connections_per_client: _Given[Annotated[int, Field(ge=1, le=1_000_000)]] = None
 
 
 class PolicyDocument(_Document):

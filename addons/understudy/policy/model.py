@@ -128,16 +128,24 @@ class Limits:
     """Budgets. None: unlimited. Sizes in bytes, times in seconds."""
 
     max_header_bytes: int = 65536
+    max_headers: int = 256
+    """Header lines of a request; real clients send a few dozen."""
     max_request_body_bytes: int | None = None
     idle_timeout_seconds: float = 300.0
     head_timeout_seconds: float = 30.0
     """How long a request head may take to arrive, from its first byte."""
+    handshake_timeout_seconds: float = 10.0
+    """From the answer to CONNECT to the end of the client's TLS handshake."""
     connect_timeout_seconds: float = 10.0
     """For each address of an upstream."""
     first_byte_timeout_seconds: float = 600.0
     """From the end of the request to the response's head; long, for models that think."""
-    max_connections: int = 1024
+    max_stream_seconds: float | None = None
+    """From a request's head to the last byte of its answer; models may stream for long."""
+    max_connections: int = 2048
     """Client connections open at one time."""
+    max_connections_per_client: int = 1024
+    """As many of them from one IP address; enough for all of a machine's programs at loopback."""
 
 
 @dataclass(frozen=True, slots=True)

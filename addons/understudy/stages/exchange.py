@@ -7,6 +7,7 @@ else carries state from hook to hook, so a stage object can serve every request.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -92,6 +93,8 @@ class Exchange:
     forwarded: bool = False
     """The recorded verdict let the request go on, so its end is recorded too."""
     finished: bool = False
+    is_sent: bool = False
+    """All of the request has come from the client; what is waited for is the upstream's answer."""
     decided_at: float = 0.0
     first_byte_at: float = 0.0
     bytes_sent: int = 0
@@ -102,6 +105,11 @@ class Exchange:
         if self.refusal is None:
             self.refusal = reason
             self.detail = detail
+
+    @property
+    def waits_for_upstream(self) -> bool:
+        """Whether nothing can move before the upstream answers, whose time has its own limit."""
+        return self.is_sent and not self.first_byte_at and not self.finished
 
     @property
     def concerned_connection(self) -> str | None:
@@ -154,6 +162,7 @@ class Sessions:
     def __init__(self, census: Census | None = None) -> None:
         self._by_id: dict[str, Session] = {}
         self._census = census
+        self._by_address: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -167,7 +176,12 @@ class Sessions:
         session = Session(address=client.peername[0])
         self._by_id[client.id] = session
         self._tell()
+        self._by_address[session.address] += 1
         return session
+
+    def count_from(self, address: str) -> int:
+        """How many connections a client's IP address has open."""
+        return self._by_address[address]
 
     def of(self, client: Client) -> Session:
         """The session of a live connection; KeyError for one that never started or ended."""
@@ -180,6 +194,10 @@ class Sessions:
     def end(self, client: Client) -> Session | None:
         """Forget a connection that is closed."""
         session = self._by_id.pop(client.id, None)
+        if session is not None:
+            self._by_address[session.address] -= 1
+            if not self._by_address[session.address]:
+                del self._by_address[session.address]
         self._tell()
         return session
 

@@ -69,6 +69,15 @@ class Recorder:
             )
         )
 
+    def time_out(self, session: Session) -> None:
+        """Say that time was up, of the request in progress or of a tunnel that had none."""
+        exchange = session.exchange
+        if exchange is not None and not exchange.finished:
+            # Recorded where the engine tells of its end.
+            exchange.refuse(Reason.TIMEOUT)
+        elif session.tunnel is not None and session.requests == 0:
+            self.reject(session, Reason.TIMEOUT, events.UNUSED_TUNNEL)
+
     def deny_tunnel(self, session: Session, denial: Denial, policy: Policy | None = None) -> None:
         """Record a CONNECT that was refused; ``policy`` is what it was judged by."""
         session.requests += 1
@@ -172,6 +181,7 @@ class Record:
     def request(self, flow: http.HTTPFlow) -> None:
         """Write the verdict of a request whose body was looked at."""
         exchange = exchange_of(flow)
+        exchange.is_sent = True
         if exchange.inspects_body and not exchange.decided:
             exchange.bytes_sent = len(flow.request.raw_content or b"")
             self._conclude(flow, exchange)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mitmproxy import http, tls
     from mitmproxy.connection import Client
 
-    from understudy.policy.model import Policy
+    from understudy.policy.model import Limits, Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
@@ -45,10 +45,17 @@ class Tunnel:
         """Start the session, unless too many are open."""
         policy = self._policies.current
         session = self._sessions.start(client)
-        if policy is not None and self._sessions.everywhere() > policy.limits.max_connections:
-            self._recorder.reject(session, Reason.TOO_MANY_CONNECTIONS)
+        if policy is not None and (detail := self._overflow(session, policy.limits)):
+            self._recorder.reject(session, Reason.TOO_MANY_CONNECTIONS, detail)
             client.error = str(Reason.TOO_MANY_CONNECTIONS)
         self._recorder.connections_open(len(self._sessions))
+
+    def _overflow(self, session: Session, limits: Limits) -> str | None:
+        if self._sessions.everywhere() > limits.max_connections:
+            return "in all"
+        if self._sessions.count_from(session.address) > limits.max_connections_per_client:
+            return "from this client"
+        return None
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """Answer CONNECT: 2xx by silence, a denial otherwise."""

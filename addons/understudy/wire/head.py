@@ -15,9 +15,6 @@ from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
 from understudy.wire.websocket import requested_key
 
-MAX_HEADER_COUNT = 256
-"""More header lines than this are refused: real clients send a few dozen."""
-
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP/1\.([01])")
 _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} ")
 _TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}\Z")
@@ -67,41 +64,7 @@ def looks_like_http(start: bytes) -> bool:
     return bool(_METHOD_START.match(line) or _TOKEN_START.match(line))
 
 
-def has_bare_newline(data: bytes) -> bool:
-    """Whether a line of ``data`` ends in LF without CR: some servers end a head there."""
-    return data.count(b"\n") != data.count(b"\r\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Incomplete:
-    """More bytes are needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """Bytes that never become a request."""
-
-    reason: Reason
-    detail: str | None = None
-
-
-INCOMPLETE = Incomplete()
-
-
-def examine(data: bytes, max_header_bytes: int) -> int | Incomplete | Rejected:
-    """Look at the beginning of ``data``: the length of the head that is there, or why none is."""
-    end = data.find(b"\r\n\r\n")
-    length = end + 4 if end >= 0 else len(data)
-    if not looks_like_http(data):
-        return Rejected(Reason.NOT_HTTP)
-    if length > max_header_bytes:
-        return Rejected(Reason.HEADER_TOO_LARGE)
-    if has_bare_newline(data[:length]):
-        return Rejected(Reason.BAD_HEADER, "a line ends without CR")
-    return length if end >= 0 else INCOMPLETE
-
-
-def parse_head(raw: bytes) -> RequestHead | None:
+def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
     """Read one head, ``raw`` ending in the empty line; None where it is not HTTP/1.x at all.
 
     A head that is HTTP but malformed or ambiguous is returned with ``refusal`` set, so that the
@@ -115,7 +78,7 @@ def parse_head(raw: bytes) -> RequestHead | None:
     form, authority, path = _read_target(method, target)
     headers: dict[bytes, list[bytes]] = {}
     refusal = _check_line(method, form, authority, path)
-    if len(lines) - 1 > MAX_HEADER_COUNT:
+    if len(lines) - 1 > max_headers:
         refusal = refusal or Reason.HEADER_TOO_LARGE
     else:
         for line in lines[1:]:
