@@ -57,7 +57,7 @@ demo: $(VENV)/.runtime ## see it work: offline, in a few seconds
 	@$(BIN)/understudy demo
 
 .PHONY: test
-test: $(VENV)/.dev ## the whole suite but the gateways
+test: $(VENV)/.dev ## the whole suite but the gateways; what starts a proxy runs on both engines
 	@$(PYTEST) -n 2 -m "not gateway" $(PYTEST_FLAGS)
 
 .PHONY: test-gateways
@@ -68,11 +68,12 @@ FUZZ_MINUTES := 5
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
 	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
-		$(PYTEST) -n 2 --timeout 0 tests/fuzz $(PYTEST_FLAGS)
+		$(PYTEST) -n 2 --timeout 0 -rP tests/fuzz $(PYTEST_FLAGS)
 
-.PHONY: test-express
-test-express: $(VENV)/.dev ## attacks, streaming and real clients again, on the express engine
-	@UNDERSTUDY_TEST_ENGINE=express $(PYTEST) -n 2 tests/proxy tests/attacks tests/streaming tests/clients tests/reasons $(PYTEST_FLAGS)
+SOAK_MINUTES := 15
+.PHONY: soak
+soak: $(VENV)/.dev ## everything at once for SOAK_MINUTES (15), then every request accounted for
+	@$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) $(SOAK_FLAGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict
@@ -88,5 +89,5 @@ helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minu
 	GOBIN="$(CURDIR)/$(BIN)" go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure beside stock mitmdump; writes docs/benchmarks.md
+bench: $(VENV)/.dev ## measure beside other proxies; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)

@@ -19,6 +19,44 @@ from tests.support.world import SECRETS, World
 settings.register_profile("understudy", deadline=None)
 settings.load_profile("understudy")
 
+ENGINES = ("express", "mitmproxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        action="append",
+        choices=ENGINES,
+        help="run the tests that start a proxy on this engine alone (default: on each)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what starts a proxy, by whichever fixture, once with each engine."""
+    if "engine" in metafunc.fixturenames:
+        engines = metafunc.config.getoption("--engine") or ENGINES
+        metafunc.parametrize("engine", engines, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``@pytest.mark.engine("express")`` says is not about a test's engine."""
+    left_out = [item for item in items if not _is_about_its_engine(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_about_its_engine(item: pytest.Item) -> bool:
+    marker, call = item.get_closest_marker("engine"), getattr(item, "callspec", None)
+    return marker is None or call is None or call.params.get("engine") in marker.args
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine that the proxy runs on: a test with it, or with a proxy, runs once for each."""
+    name: str = request.param
+    return name
+
 
 @pytest.fixture(scope="session")
 def upstream_ca() -> trustme.CA:
@@ -52,7 +90,9 @@ def start_upstream(stack: ExitStack, upstream_ca: trustme.CA) -> Callable[..., U
 
 
 @pytest.fixture
-def start_proxy(stack: ExitStack, tmp_path: Path, upstream_ca_file: Path) -> Callable[..., Proxy]:
+def start_proxy(
+    stack: ExitStack, tmp_path: Path, upstream_ca_file: Path, engine: str
+) -> Callable[..., Proxy]:
     """Start the proxy: ``start_proxy(policy, upstreams=[…], environ={…})``.
 
     The policy gets ``version``, trust for the upstream CA and a ``connect_to`` for every upstream
@@ -67,7 +107,8 @@ def start_proxy(stack: ExitStack, tmp_path: Path, upstream_ca_file: Path) -> Cal
         count += 1
         if isinstance(policy, dict):
             policy = complete_policy(policy, upstreams or [], upstream_ca_file)
-        proxy = Proxy(policy, options.pop("folder", tmp_path / f"proxy{count}"), **options)
+        folder = options.pop("folder", tmp_path / f"proxy{count}")
+        proxy = Proxy(policy, folder, engine, **options)
         return stack.enter_context(proxy)
 
     return start
@@ -112,10 +153,13 @@ def start_scene(start_proxy: Callable[..., Proxy]) -> Iterator[Callable[..., Sce
 
 @pytest.fixture(scope="session")
 def world(
-    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+    upstream_ca: trustme.CA,
+    upstream_ca_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
 ) -> Iterator[World]:
     """One proxy with the upstreams of most attacks, shared: tests must not change it."""
-    with World(upstream_ca, upstream_ca_file, tmp_path_factory.mktemp("world")) as shared:
+    with World(upstream_ca, upstream_ca_file, tmp_path_factory.mktemp("world"), engine) as shared:
         yield shared
 
 

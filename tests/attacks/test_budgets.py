@@ -30,11 +30,14 @@ GET = b"GET / HTTP/1.1\r\nHost: good.example\r\n"
 
 @pytest.fixture(scope="module")
 def strict(
-    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+    upstream_ca: trustme.CA,
+    upstream_ca_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
 ) -> Iterator[tuple[Proxy, Upstream]]:
     with Upstream("good.example", upstream_ca) as good:
         policy = complete_policy(POLICY, [good], upstream_ca_file)
-        with Proxy(policy, tmp_path_factory.mktemp("budgets")) as proxy:
+        with Proxy(policy, tmp_path_factory.mktemp("budgets"), engine) as proxy:
             yield proxy, good
 
 

@@ -34,6 +34,7 @@ def place(
     upstream_ca: trustme.CA,
     upstream_ca_file: Path,
     tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
 ) -> Iterator[Place]:
     policy = {
         "gateway": {
@@ -60,7 +61,7 @@ def place(
         complete = complete_policy(policy, upstreams, upstream_ca_file)
         environ = {"OPENAI_API_KEY": OPENAI_KEY, "ANTHROPIC_API_KEY": ANTHROPIC_KEY}
         folder = tmp_path_factory.mktemp(request.param)
-        with Proxy(complete, folder, environ=environ) as proxy:
+        with Proxy(complete, folder, engine, environ=environ) as proxy:
             yield Place(proxy, {u.name: u for u in upstreams}, request.param)
             expect_no_secret_written(proxy, SECRETS)
 

@@ -1,6 +1,7 @@
 """``make bench``: every subject under the same load, one after another, in one run.
 
-Writes the table to standard output and to ``docs/benchmarks.md`` between its markers.
+Writes tables and a plot to ``docs/`` where everything was measured at full length; prints the
+tables always.
 """
 
 from __future__ import annotations
@@ -8,152 +9,286 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import trustme
-from tests.benchmarks.load import Spec
+from tests.benchmarks.load import Numbers, Spec
+from tests.benchmarks.plot import draw
+from tests.benchmarks.processes import memory, running_on
+from tests.benchmarks.report import Results, render
 from tests.benchmarks.subjects import (
     HOST,
+    MISSING,
     PLACEHOLDER,
+    PLAIN_HOST,
     SECRET,
+    SUBJECTS,
+    Place,
     Subject,
-    start_mitmdump,
-    start_none,
-    start_understudy,
 )
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+DOCUMENTS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-STREAMS = 100
+GIGABYTE = 10**9
+DISTURBED = 0.15
+"""From this share of a core on, what others do shows in the numbers."""
 
-Numbers = dict[str, float]
+
+@dataclass(frozen=True)
+class Measurement:
+    """One load on each subject."""
+
+    kind: str
+    clients: int
+    rate: int = 0
+    plain: bool = False
+    """Only where the upstream has a second name, without a secret: there under that name."""
+    share: float = 1.0
+    """Of the seconds of a measurement."""
+
+
+MEASUREMENTS = {
+    "requests, 1 client": Measurement("requests", 1),
+    "requests, 16 clients": Measurement("requests", 16),
+    "new connections, 4 clients": Measurement("connections", 4),
+    "download": Measurement("download", 1, GIGABYTE, share=2),
+    "download, no secret": Measurement("download", 1, GIGABYTE, plain=True, share=2),
+    "tunnels": Measurement("tunnels", 1000),
+    "events": Measurement("events", 300, 100),
+}
+"""In this order: what may leave a subject behind schedule comes last."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which core serves whom; empty sets where there is only one."""
+
+    subject: set[int]
+    client: set[int]
+    upstream: set[int]
 
 
 def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
-    parser.add_argument("--no-write", action="store_true", help="leave the document alone")
-    options = parser.parse_args()
+    """Measure, print, and write the documents after a whole run."""
+    options = parse()
+    if not Path("/proc/self/stat").exists():
+        sys.exit("make bench reads processor time and memory from /proc: run it on Linux.")
+    begin = time.monotonic()
+    names, notes = choose(options.subjects)
+    cores = choose_cores()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o711)  # squid serves as another user
         ca = trustme.CA()
-        ca_file = str(folder / "upstream-ca.pem")
-        ca.cert_pem.write_to_path(ca_file)
-        port = start_upstream(stack, ca, folder)
-        results = {}
-        for start in (
-            lambda: start_none(ca_file),
-            lambda: start_mitmdump(folder / "mitmdump", ca_file, quiet=False),
-            lambda: start_mitmdump(folder / "mitmdump-q", ca_file, quiet=True),
-            lambda: start_understudy(folder / "understudy", ca_file, port, "mitmproxy"),
-            lambda: start_understudy(folder / "express", ca_file, port, "express"),
-        ):
-            subject = start()
+        ca_file = folder / "upstream-ca.pem"
+        ca.cert_pem.write_to_path(str(ca_file))
+        upstream, port = start_upstream(stack, ca, folder, cores.upstream)
+        results: Results = {}
+        for name in names:
+            own = folder / name.replace(" ", "-")
+            own.mkdir()
+            place = Place(own, port, ca, str(ca_file), cores.subject)
             try:
-                results[subject.name] = measure(subject, port, options.seconds)
+                subject = SUBJECTS[name](place)
+            except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+                sys.stderr.write(f"Without {name}: {error}\n")
+                notes.append(f"Not measured: {name}, which did not start.")
+                continue
+            try:
+                results[name] = measure(
+                    name,
+                    subject,
+                    place,
+                    upstream_pid=upstream,
+                    cores=cores.client,
+                    options=options,
+                    notes=notes,
+                )
             finally:
                 subject.stop()
-    text = render(results, options.seconds)
+    notes.append(describe(cores, options.seconds) + " " + disturbance(results))
+    text = render(results, notes)
     sys.stdout.write(text)
-    if not options.no_write:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.partition(END)[2])
+    sys.stderr.write(f"{time.monotonic() - begin:.0f} s in all\n")
+    if options.json:
+        options.json.write_text(json.dumps({"results": results, "notes": notes}, indent=1) + "\n")
+    if options.whole:
+        write(text, results)
 
 
-def start_upstream(stack: ExitStack, ca: trustme.CA, folder: Path) -> int:
-    """Start the upstream process; returns its port."""
+def parse() -> argparse.Namespace:
+    """Read ``BENCH_FLAGS``."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
+    parser.add_argument("--quick", action="store_true", help="one second each; writes nothing")
+    parser.add_argument("--subjects", help="only those with these words: express,squid")
+    parser.add_argument("--loads", help="only these: requests, connections, download, …")
+    parser.add_argument("--json", type=Path, help="also write every number to this file")
+    parser.add_argument("--no-write", action="store_true", help="leave the documents alone")
+    options = parser.parse_args()
+    options.whole = not (options.quick or options.subjects or options.loads or options.no_write)
+    options.seconds = 1.0 if options.quick else options.seconds
+    kinds = {measurement.kind for measurement in MEASUREMENTS.values()}
+    options.loads = set(options.loads.split(",")) if options.loads else kinds
+    words = options.subjects.split(",") if options.subjects else [""]
+    options.subjects = [name for name in SUBJECTS if any(word in name for word in words)]
+    if not options.subjects:
+        parser.error(f"no such subject: choose from {', '.join(SUBJECTS)}")
+    if unknown := options.loads - kinds:
+        parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(sorted(kinds))}")
+    return options
+
+
+def choose(wanted: list[str]) -> tuple[list[str], list[str]]:
+    """The subjects that can be had here, and a sentence for each that cannot."""
+    names, notes = [], []
+    for name in SUBJECTS:
+        if name not in wanted and name != "no proxy":
+            continue
+        problem = MISSING.get(name, lambda: None)()
+        if problem:
+            sys.stderr.write(f"Without {name}: {problem}\n")
+            notes.append(f"Not measured: {name}. {problem}")
+        else:
+            names.append(name)
+    return names, notes
+
+
+def choose_cores() -> Cores:
+    """One core for the subject, others for the load; nothing is pinned on a single core."""
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) == 1:
+        return Cores(set(), set(), set())
+    subject, client, *more = available
+    return Cores({subject}, {client}, {more[0] if more else client})
+
+
+def describe(cores: Cores, seconds: float) -> str:
+    """What it ran on, and how."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        os.uname().machine,
+    )
+    if not cores.subject:
+        pins = "subject, generator and upstream share the only core"
+    elif cores.client == cores.upstream:
+        pins = "the subject has one to itself, generator and upstream share the other"
+    else:
+        pins = "subject, generator and upstream have one each"
+    return (
+        f"{os.cpu_count()} cores ({model}, Linux), of which {pins}; "
+        f"Python {sys.version.split()[0]}; {seconds:.0f} s a measurement."
+    )
+
+
+def disturbance(results: Results) -> str:
+    """How quiet the machine was: numbers of a run that shared its cores say little."""
+    worst = max(
+        (numbers.get("others_busy", 0) for rows in results.values() for numbers in rows.values()),
+        default=0,
+    )
+    if worst > DISTURBED:
+        sys.stderr.write("The machine was not quiet: only processor times can be compared.\n")
+    return f"Everything else on the machine took {worst:.0%} of a core at most."
+
+
+def start_upstream(
+    stack: ExitStack, ca: trustme.CA, folder: Path, cores: set[int]
+) -> tuple[int, int]:
+    """Start the upstream process; returns its pid and port."""
     certificate = folder / "upstream.pem"
-    ca.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(certificate)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    stack.callback(process.wait)
+    chain = ca.issue_cert(HOST, PLAIN_HOST).private_key_and_cert_chain_pem
+    chain.write_to_path(str(certificate))
+    command = [sys.executable, "-m", "tests.benchmarks.upstream", str(certificate), SECRET]
+    with running_on(cores):
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
     stack.callback(process.terminate)
     assert process.stdout is not None
-    return int(process.stdout.readline())
+    return process.pid, int(process.stdout.readline())
 
 
-def measure(subject: Subject, port: int, seconds: float) -> Numbers:
-    """Every number of one subject."""
-    sys.stderr.write(f"{subject.name} …\n")
-    numbers: Numbers = {"ready": subject.ready_seconds, "idle": subject.idle_megabytes()}
-    load(subject, port, "requests", 2, 1.0)  # warm
-    for clients in (1, 16):
-        before = subject.cpu_seconds()
-        result = load(subject, port, "requests", clients, seconds)
-        numbers["cpu"] = (subject.cpu_seconds() - before) / result["count"]
-        numbers[f"rps{clients}"] = result["per_second"]
-        numbers[f"p50_{clients}"], numbers[f"p99_{clients}"] = result["p50"], result["p99"]
-    numbers["connections"] = load(subject, port, "connections", 4, seconds)["per_second"]
-    events = load(subject, port, "events", STREAMS, seconds)
-    numbers["lag_p50"], numbers["lag_p99"] = events["p50"], events["p99"]
+def measure(
+    name: str,
+    subject: Subject,
+    place: Place,
+    *,
+    upstream_pid: int,
+    cores: set[int],
+    options: argparse.Namespace,
+    notes: list[str],
+) -> dict[str, Numbers]:
+    """Every number of one subject; what failed becomes a note."""
+    sys.stderr.write(f"{name}: ")
+    numbers: dict[str, Numbers] = {}
+    pid = subject.process.pid if subject.process else None
+    if pid is not None:
+        idle = memory(pid)
+        numbers["idle"] = {"ready": subject.ready_seconds, "rss": idle.rss}
+        if idle.pss is not None:
+            numbers["idle"]["pss"] = idle.pss
+    for label, measurement in MEASUREMENTS.items():
+        if measurement.kind not in options.loads or (measurement.plain and not subject.plain_host):
+            continue
+        if measurement.kind == "tunnels" and pid is None:
+            continue
+        sys.stderr.write(f"{label}; ")
+        sys.stderr.flush()
+        spec = Spec(
+            kind=measurement.kind,
+            clients=measurement.clients,
+            seconds=options.seconds * measurement.share,
+            host=subject.plain_host if measurement.plain and subject.plain_host else HOST,
+            port=place.upstream_port,
+            ca_file=subject.ca_file,
+            credential=SECRET if pid is None or measurement.plain else PLACEHOLDER,
+            proxy=subject.address,
+            subject_pid=pid,
+            upstream_pid=upstream_pid,
+            rate=measurement.rate,
+        )
+        try:
+            numbers[label] = load(spec, cores)
+        except RuntimeError as error:
+            notes.append(f"Failed: {name}, {label}: {error}.")
+            sys.stderr.write(f"failed: {error}; ")
+    sys.stderr.write("\n")
     return numbers
 
 
-def load(subject: Subject, port: int, kind: str, clients: int, seconds: float) -> Numbers:
-    """Run the load generator against one subject."""
-    credential = PLACEHOLDER if subject.address else SECRET
-    spec = Spec(kind, clients, seconds, HOST, port, subject.ca_file, credential, subject.address)
+def load(spec: Spec, cores: set[int]) -> Numbers:
+    """Run the load generator; RuntimeError with its last words where it failed."""
     command = [sys.executable, "-m", "tests.benchmarks.load", json.dumps(asdict(spec))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{subject.name}, {kind}, {clients} clients: {done.stderr}")
-    result: Numbers = json.loads(done.stdout)
+    with running_on(cores):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        output, errors = process.communicate(timeout=spec.seconds + 120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise RuntimeError("the load did not end") from None
+    if process.returncode:
+        raise RuntimeError(errors.decode().strip()[-300:])
+    result: Numbers = json.loads(output)
     return result
 
 
-def render(results: dict[str, Numbers], seconds: float) -> str:
-    """The table, in Markdown."""
-    base = results["no proxy"]
-    names = list(results)
-    rows = [
-        ("requests/s, 1 client", lambda n: f"{n['rps1']:.0f}"),
-        ("requests/s, 16 clients", lambda n: f"{n['rps16']:.0f}"),
-        ("processor time a request", lambda n: f"{n['cpu'] * 1e6:.0f} µs" if n["cpu"] else "–"),
-        ("new connections/s, 4 clients", lambda n: f"{n['connections']:.0f}"),
-        ("added latency p50, 1 client", lambda n: milliseconds(n["p50_1"] - base["p50_1"])),
-        ("added latency p99, 1 client", lambda n: milliseconds(n["p99_1"] - base["p99_1"])),
-        (f"event lag p50, {STREAMS} streams", lambda n: milliseconds(n["lag_p50"])),
-        (f"event lag p99, {STREAMS} streams", lambda n: milliseconds(n["lag_p99"])),
-        ("idle memory", lambda n: f"{n['idle']:.0f} MB" if n["idle"] else "–"),
-        ("ready after", lambda n: f"{n['ready']:.2f} s" if n["ready"] else "–"),
-    ]
-    lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    lines += [
-        f"| {label} | {' | '.join(show(results[name]) for name in names)} |" for label, show in rows
-    ]
-    ratios = [
-        ("requests/s, 1 client", "rps1"),
-        ("requests/s, 16 clients", "rps16"),
-        ("new connections/s", "connections"),
-    ]
-    stocks = [name for name in names if name.startswith("mitmdump")]
-    own = [name for name in names if name.startswith("understudy")]
-    columns = [(name, stock) for name in own for stock in stocks]
-    heads = [f"{name} / {stock}" for name, stock in columns]
-    lines += ["", f"| ratio | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    for label, key in ratios:
-        cells = [f"{results[n][key] / results[s][key]:.2f} ×" for n, s in columns]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    lines += ["", f"{machine()}; {seconds:.0f} s a measurement."]
-    return "\n".join(lines) + "\n"
-
-
-def milliseconds(seconds: float) -> str:
-    """For a table."""
-    return f"{seconds * 1000:.2f} ms"
-
-
-def machine() -> str:
-    """What it ran on."""
-    system = f"{platform.system()} {platform.machine()}"
-    return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
+def write(text: str, results: Results) -> None:
+    """Put tables and plot into the documents."""
+    document = DOCUMENTS / "benchmarks.md"
+    before, _, rest = document.read_text().partition(BEGIN)
+    image = "![The main numbers as bars](benchmarks.svg)\n\n"
+    document.write_text(before + BEGIN + "\n" + image + text + "\n" + END + rest.partition(END)[2])
+    (DOCUMENTS / "benchmarks.svg").write_text(draw(results))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def enter_sandbox(
     start_proxy: Callable[..., Proxy],
     upstream_ca_file: Path,
     tmp_path: Path,
+    engine: str,
 ) -> Callable[..., Sandbox]:
     """Make a sandbox: ``enter_sandbox(policy, [upstream], {"API_KEY": secret})``.
 
@@ -69,7 +70,7 @@ def enter_sandbox(
         home = tmp_path / "home"
         if getattr(request, "param", "run") == "exec":
             complete = complete_policy(policy, upstreams, upstream_ca_file)
-            return inside_exec(Proxy(complete, tmp_path / "exec"), home, real)
+            return inside_exec(Proxy(complete, tmp_path / "exec", engine), home, real)
         token = tmp_path / "token"
         token.touch(0o600)
         token.write_text(secrets.token_hex(16))

@@ -159,7 +159,8 @@ def inside_exec(proxy: Proxy, home: Path, secrets: Mapping[str, str]) -> Sandbox
     """A sandbox that `understudy exec` makes anew, proxy included, for each program."""
     command = (
         *(UNDERSTUDY, "exec", "--policy", str(proxy.policy_file)),
-        *("--state-dir", str(proxy.state), "--audit", str(proxy.audit_file), "--"),
+        *("--state-dir", str(proxy.state), "--audit", str(proxy.audit_file)),
+        *("--engine", proxy.engine, "--"),
     )
     return Sandbox(home, secrets, _base(home) | dict(secrets), proxy, command)
 

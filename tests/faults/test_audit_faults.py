@@ -159,7 +159,7 @@ def test_a_folder_in_the_files_place_refuses_until_it_is_gone(
 class Piped:
     """`understudy run --audit -` whose standard output is a pipe that the test reads, or not."""
 
-    def __init__(self, policy: dict[str, Any], folder: Path) -> None:
+    def __init__(self, policy: dict[str, Any], folder: Path, engine: str) -> None:
         folder.mkdir()
         (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
         self._ready = folder / "ready.json"
@@ -170,7 +170,7 @@ class Piped:
                     *(UNDERSTUDY, "run", "--policy", folder / "policy.yaml", "--audit", "-"),
                     *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
                     *("--state-dir", folder / "state", "--ready-file", self._ready),
-                    *("--drain-seconds", "1"),
+                    *("--drain-seconds", "1", "--engine", engine),
                 ],
                 env={"PATH": os.environ["PATH"], "HOME": str(folder)},
                 stdout=subprocess.PIPE,
@@ -178,7 +178,7 @@ class Piped:
             )
         assert self.process.stdout is not None
         self.reader = self.process.stdout
-        self.proxy = Proxy(policy, folder / "view")
+        self.proxy = Proxy(policy, folder / "view", engine)
         self.proxy.wait_until(self._is_ready)
         facts = json.loads(self._ready.read_text())
         host, _, port = facts["proxy"].rpartition(":")
@@ -195,9 +195,9 @@ class Piped:
 
 
 @pytest.fixture
-def piped(good: Upstream, upstream_ca_file: Path, tmp_path: Path) -> Iterator[Piped]:
+def piped(good: Upstream, upstream_ca_file: Path, tmp_path: Path, engine: str) -> Iterator[Piped]:
     policy = complete_policy(POLICY, [good], upstream_ca_file)
-    piped = Piped(policy, tmp_path / "piped")
+    piped = Piped(policy, tmp_path / "piped", engine)
     yield piped
     piped.process.kill()
     piped.process.wait()

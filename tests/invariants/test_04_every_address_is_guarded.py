@@ -31,7 +31,10 @@ NAMES |= {
 
 @pytest.fixture(scope="module")
 def guarded(
-    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+    upstream_ca: trustme.CA,
+    upstream_ca_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
 ) -> Iterator[tuple[Proxy, Upstream]]:
     certificate = upstream_ca.issue_cert("mixed.example", "rebinding.example", "127.0.0.2")
     with Upstream("mixed.example", upstream_ca, certificate=certificate, address="127.0.0.2") as up:
@@ -46,7 +49,7 @@ def guarded(
             "upstream": {"allow_addresses": ["127.0.0.2/32"]},
         }  # fmt: skip
         complete = complete_policy(policy, [], upstream_ca_file)
-        with Proxy(complete, tmp_path_factory.mktemp("guard"), names=NAMES) as proxy:
+        with Proxy(complete, tmp_path_factory.mktemp("guard"), engine, names=NAMES) as proxy:
             yield proxy, up
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.soak.agents import HOSTS, Agents
-from tests.soak.gauges import WARM_ROUNDS, Gauges, judge_growth, read_gauges
+from tests.soak.gauges import ROUNDS, Gauges, judge_growth, read_gauges
 from tests.soak.ledger import Findings, compare
 from tests.soak.report import (
     render_broken,
@@ -30,8 +30,9 @@ from tests.soak.stage import FORMS, Stage
 from tests.soak.unrest import Unrest
 from tests.soak.workers import Program, Worker, start_programs
 
-ROUNDS = WARM_ROUNDS + 10
 AGENTS = 6
+GRACE_SECONDS = 300
+"""A soak that takes this much longer than it was given hangs, and fails."""
 CLIENT_SECONDS = 90
 """No client waits longer than this for anything."""
 
@@ -67,6 +68,13 @@ class Soak:
 
     async def run(self) -> dict[str, list[str]]:
         """Do all of it; gives what broke each promise."""
+        try:
+            async with asyncio.timeout(self.seconds + GRACE_SECONDS):
+                return self._reckon(await self._load())
+        finally:
+            await self.stage.leave()
+
+    async def _load(self) -> int:
         started = time.monotonic()
         await self.stage.open()
         programs = await start_programs(self.stage)
@@ -82,13 +90,12 @@ class Soak:
             if isinstance(program, Worker):
                 await program.stop()
         self.written = await asyncio.to_thread(self.stage.proxy.everything_written)
-        code = await self.stage.close()
-        return self._reckon(code)
+        return await self.stage.stop()
 
     async def _prime(self, agent: Agents) -> None:
         """Fill what the proxy keeps by name, so that the rounds find it full."""
         for _ in range(HOSTS):
-            await agent.denied_tunnel()
+            await agent.ask_denied_host()
 
     async def _round(
         self, seconds: float, agents: list[Agents], programs: list[Program], unrest: Unrest

@@ -273,21 +273,23 @@ class Agents:
             entry.failure = f"answered {answer.status} {answer.denial}, not {reason}"
         await wire.close()
 
-    def fresh_name(self) -> str:
-        """Another name that no policy knows."""
-        self.names = (self.names + 1) % HOSTS
-        return f"n{self.names}.denied.example"
-
     async def denied_tunnel(self) -> None:
         """CONNECT to where nothing may go."""
+        if self.random.randrange(2):
+            await self.ask_denied_host()
+            return
+        own = f"127.0.0.1:{self.stage.proxy.address[1]}"
+        places = (("port_not_allowed", "search.example:22"), ("host_not_allowed", own))
+        await self.expect_no_tunnel(*self.random.choice(places))
+
+    async def ask_denied_host(self) -> None:
+        """CONNECT to another name that no policy knows."""
+        self.names = (self.names + 1) % HOSTS
+        await self.expect_no_tunnel("host_not_allowed", f"n{self.names}.denied.example:443")
+
+    async def expect_no_tunnel(self, reason: str, authority: str) -> None:
+        """A denial that says why."""
         wire = await Wire.open(self.stage.proxy.address)
-        reason, authority = self.random.choice(
-            (
-                ("host_not_allowed", f"{self.fresh_name()}:443"),
-                ("port_not_allowed", "search.example:22"),
-                ("host_not_allowed", f"127.0.0.1:{self.stage.proxy.address[1]}"),
-            )
-        )
         answer = await wire.connect(authority)
         if answer.denial != reason or has_secret(answer.body):
             self.ledger.offences.append(f"CONNECT {authority} was answered {answer.denial}")

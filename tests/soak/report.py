@@ -15,12 +15,12 @@ def render_rounds(samples: Sequence[Gauges]) -> str:
         [
             f"{number}{' (warm-up)' if number <= WARM_ROUNDS else ''}",
             *(f"{value}" for value in (s.requests, s.descriptors, s.threads, s.tasks, s.blocks)),
+            f"{s.heap_kilobytes / 1024:.1f}",
             f"{s.rss_kilobytes / 1024:.1f}",
-            f"{s.pss_kilobytes / 1024:.1f}",
         ]
         for number, s in enumerate(samples, 1)
     ]
-    heads = ["round", "requests", "fds", "threads", "tasks", "blocks", "RSS MB", "PSS MB"]
+    heads = ["round", "requests", "fds", "threads", "tasks", "blocks", "heap MB", "RSS MB"]
     return table(heads, rows)
 
 
@@ -50,9 +50,15 @@ def render_summary(ledger: Ledger, findings: Findings, samples: Sequence[Gauges]
         ["requests lost", str(len(findings.lost))],
         ["audit lines untrue or extra", str(len(findings.untrue))],
         ["secrets or placeholders where none may be", str(leaks)],
-        ["memory for 100 000 requests", f"{slope_kilobytes(samples) / 1024:+.1f} MB"],
+        ["memory in use, for 100 000 requests", growth(samples, "heap_kilobytes")],
+        ["resident memory, for 100 000 requests", growth(samples, "rss_kilobytes")],
     ]
     return table(["in all", ""], rows)
+
+
+def growth(samples: Sequence[Gauges], name: str) -> str:
+    """The slope of a gauge."""
+    return f"{slope_kilobytes(samples, name) / 1024:+.1f} MB"
 
 
 def render_broken(broken: dict[str, list[str]]) -> str:

@@ -56,20 +56,26 @@ class Stage:
         self.proxy = Proxy(
             self.policies[0],
             self.folder / "proxy",
+            self.engine,
             environ={**self._fixed, "UNDERSTUDY_SPY_GAUGES": str(self.gauge_file)},
-            arguments=["--engine", self.engine],
             names={"guarded.example": [["169.254.169.254"]]},
         )
         await asyncio.to_thread(self.proxy.__enter__)
         self.placeholders = self.proxy.placeholders()
         self.upstreams.placeholders = [p.encode() for p in self.placeholders.values()]
 
-    async def close(self) -> int:
+    async def stop(self) -> int:
         """End the proxy as an orchestrator does; gives its exit code."""
         self.proxy.process.send_signal(signal.SIGTERM)
-        code = await asyncio.to_thread(self.proxy.process.wait, 60)
+        return await asyncio.to_thread(self.proxy.process.wait, 60)
+
+    async def leave(self) -> None:
+        """Let nothing go on, however it went."""
         await self.upstreams.close()
-        return code
+        process = self.proxy.process
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
     @property
     def gauge_file(self) -> Path:

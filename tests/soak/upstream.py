@@ -12,11 +12,11 @@ import socket
 import ssl
 import struct
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from hashlib import sha256
 
 import trustme
-from tests.clients.model_apis import anthropic_api, openai_api
+from tests.clients.model_apis import ModelApi, anthropic_api, openai_api
 from tests.soak.ledger import Entry, Ledger, bytes_of
 from tests.support.upstream import Received
 
@@ -123,7 +123,7 @@ async def read_body(received: Received, reader: StreamReader) -> bytes:
     return bytes(body)
 
 
-async def _pieces(received: Received, reader: StreamReader):  # type: ignore[no-untyped-def]
+async def _pieces(received: Received, reader: StreamReader) -> AsyncIterator[bytes]:
     if "chunked" in (received.header("transfer-encoding") or ""):
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             yield (await reader.readexactly(size + 2))[:-2]
@@ -287,7 +287,7 @@ BEHAVIOURS = {
 """What a path can ask for."""
 
 
-def model_backend(make: Callable[[str], object], host: str, upstreams: Upstreams) -> Handler:
+def model_backend(make: Callable[[str], ModelApi], host: str, upstreams: Upstreams) -> Handler:
     """A pretend model API that accepts every value that its key has had."""
 
     async def handle(
@@ -297,8 +297,8 @@ def model_backend(make: Callable[[str], object], host: str, upstreams: Upstreams
         upstreams.look_at_body(host, received.body)
         shown = received.header("x-api-key") or received.header("authorization") or ""
         api = make(shown.removeprefix("Bearer "))
-        api.go_on.set()  # type: ignore[attr-defined]
-        await api(received, writer)  # type: ignore[operator]
+        api.go_on.set()
+        await api(received, writer)
 
     return handle
 

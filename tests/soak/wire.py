@@ -9,7 +9,7 @@ import ssl
 from asyncio import StreamReader, StreamWriter
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Self
+from typing import Any, Self
 
 READ_BYTES = 1 << 16
 KEPT_BYTES = 1 << 16
@@ -128,7 +128,7 @@ class Wire:
             answer.digest = hasher.digest()
 
     @staticmethod
-    def _take(answer: Answer, hasher, piece: bytes) -> None:  # type: ignore[no-untyped-def]
+    def _take(answer: Answer, hasher: Any, piece: bytes) -> None:
         hasher.update(piece)
         answer.size += len(piece)
         answer.body += piece[: max(0, KEPT_BYTES - len(answer.body))]

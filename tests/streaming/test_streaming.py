@@ -43,6 +43,18 @@ def peak_memory_bytes(proxy: Proxy) -> int:
     return int(line.split()[1]) * 1024
 
 
+def open_connections_to(port: int) -> int:
+    """How many sockets are connected to a port, or were and are not closed yet (proc(5), tcp)."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        pytest.skip("connections are counted in Linux's /proc")
+    rows = (line.split() for line in table.read_text().splitlines()[1:])
+    established, close_wait = "01", "08"
+    return sum(
+        row[2].endswith(f":{port:04X}") and row[3] in (established, close_wait) for row in rows
+    )
+
+
 def expected_digest() -> str:
     digest = hashlib.sha256()
     for _ in range(SIZE // len(BLOCK)):
@@ -403,6 +415,30 @@ def test_a_connection_that_the_upstream_closed_is_opened_again(
     with scene.tunnel("free.example") as wire:
         assert wire.request("GET /2 HTTP/1.1\nHost: free.example").body == b"ok"
     scene.expect_allowed("free.example", 2)
+
+
+def test_a_kept_connection_that_its_upstream_closes_carries_no_other_request(
+    start: Callable[..., Scene],
+) -> None:
+    """Also where it has just carried more than the proxy reads at once."""
+    large = b"x" * (4 << 20)
+    kept: list[asyncio.StreamWriter] = []
+
+    async def talk(received: Received, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer)
+        body = large if received.method == "GET" else b"ok"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    scene = start(handler=talk)
+    free = scene.upstreams["free.example"]
+    for turn in range(5):
+        assert scene.request("free.example", "/large").body == large
+        scene.settle()
+        free.soon(kept[-1].transport.abort)
+        scene.proxy.wait_until(lambda: not open_connections_to(free.port))
+        answer = scene.request("free.example", f"/{turn}", method="POST", body=b"once")
+        assert answer.body == b"ok"
+    scene.expect_allowed("free.example", 10)
 
 
 def test_a_request_is_not_sent_again_once_its_client_has_left(

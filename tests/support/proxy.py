@@ -21,7 +21,6 @@ from tests.support.client import Answer, Wire
 
 START_SECONDS = 30
 SPY = Path(__file__).parent / "spy"
-ENGINE = os.environ.get("UNDERSTUDY_TEST_ENGINE", "mitmproxy")
 WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 
 
@@ -29,17 +28,21 @@ WORKERS = os.environ.get("UNDERSTUDY_TEST_WORKERS", "1")
 class Proxy:
     """`understudy run` with a policy. Use as a context manager.
 
-    ``policy`` is the policy file's content (a dict is written as YAML); ``environ`` is added to
+    ``policy`` is the policy file's content (a dict is written as YAML); ``engine`` is what the
+    ``engine`` fixture gives; ``environ`` is added to
     a clean environment; ``names`` is all that names resolve to, and ``faults`` lets
     :meth:`sabotage` make hooks raise (see tests/support/spy).
     """
 
     policy: dict[str, Any] | str
     folder: Path
+    engine: str
     environ: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
     names: dict[str, list[list[str]]] = field(default_factory=dict)
     faults: bool = False
+    program: list[str] = field(default_factory=list)
+    """Runs in place of ``understudy``: another program with the same commands."""
     audit: str | None = None
     """Where the audit goes; a file in ``folder`` by default."""
 
@@ -76,7 +79,7 @@ class Proxy:
         self.log_file = self.folder / "stderr.log"
         self.out_file = self.folder / "stdout.log"
         command = [
-            str(Path(sys.executable).parent / "understudy"),
+            *(self.program or [str(Path(sys.executable).parent / "understudy")]),
             "run",
             "--policy",
             str(self.policy_file),
@@ -91,7 +94,7 @@ class Proxy:
             "--ready-file",
             str(ready),
             "--engine",
-            ENGINE,
+            self.engine,
             "--workers",
             WORKERS,
             *self.arguments,

@@ -49,9 +49,10 @@ POLICY: dict[str, Any] = {
 class World:
     """The upstreams and one proxy for them."""
 
-    def __init__(self, ca: trustme.CA, ca_file: Path, folder: Path) -> None:
+    def __init__(self, ca: trustme.CA, ca_file: Path, folder: Path, engine: str) -> None:
         self._stack = ExitStack()
         self._folder = folder
+        self._engine = engine
         self._ca_file = ca_file
         good = Upstream("good.example", ca, neighbours=("evil.example",))
         self.upstreams = {
@@ -72,6 +73,7 @@ class World:
             Proxy(
                 policy,
                 self._folder,
+                self._engine,
                 environ={"GOOD_KEY": GOOD_SECRET, "TWIN_KEY": TWIN_SECRET},
                 names={"guarded.example": [["169.254.169.254"]]},
             )

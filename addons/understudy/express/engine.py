@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from mitmproxy import http, master
+from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 
 from understudy.engine.addons import FailClosedAddonManager
@@ -20,6 +22,8 @@ from understudy.policy.model import Limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
     from understudy.admin.metrics import Metrics
     from understudy.authority.leaf import LeafIssuer
@@ -115,6 +119,15 @@ class Express(master.Master):
             self._conversations.discard(conversation)
             stream.close()
 
+    def tell_disconnected(self, data: ServerConnectionHookData) -> None:
+        """Tell the addons that an upstream's connection, used or idle, is closed."""
+        data.server.timestamp_end = time.time()
+        data.server.state = ConnectionState.CLOSED
+        telling = self.hooks.call("server_disconnected", data)
+        task = asyncio.get_running_loop().create_task(telling)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _sweep(self) -> None:
         """Close what has been idle for too long."""
         loop = asyncio.get_running_loop()
@@ -154,4 +167,8 @@ class Express(master.Master):
         if self._tasks:
             await asyncio.wait(self._tasks)
         self.pool.close()
+        # Their ends are told in the loop's next turn.
+        await asyncio.sleep(0)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self.done()

@@ -116,6 +116,7 @@ class Pool:
         """Connect as the plan says, and verify the plan's name. Raises UpstreamError."""
         stream = Stream()
         plan.use()
+        server.timestamp_start = time.time()
         try:
             await asyncio.get_running_loop().create_connection(
                 lambda: stream, destination.host, destination.port
@@ -124,6 +125,7 @@ class Pool:
             raise UpstreamError(Reason.UPSTREAM_TIMEOUT, str(error)) from None
         except OSError as error:
             raise UpstreamError(Reason.UPSTREAM_FAILED, str(error)) from None
+        server.timestamp_tcp_setup = time.time()
         if destination.scheme == "https":
             try:
                 async with asyncio.timeout(policy.limits.connect_timeout_seconds):
@@ -135,6 +137,7 @@ class Pool:
             except OSError as error:
                 stream.abort()
                 raise UpstreamError(Reason.UPSTREAM_FAILED, _explain(error)) from None
+            server.timestamp_tls_setup = time.time()
         server.state = ConnectionState.OPEN
         server.peername = stream.transport.get_extra_info("peername")
         server.sockname = stream.transport.get_extra_info("sockname")

@@ -47,6 +47,8 @@ class Stream(asyncio.Protocol):
         self._unread = 0
         self.on_end: Callable[[], None] | None = None
         """Called once when the peer has gone."""
+        self.on_lost: Callable[[], None] | None = None
+        """Called once when the connection is closed, whoever closed it."""
 
     # -- asyncio's side
 
@@ -84,6 +86,8 @@ class Stream(asyncio.Protocol):
         self.ended = self.failed = True
         self._wake()
         self.resume_writing()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
         """Make writers wait."""
@@ -101,9 +105,6 @@ class Stream(asyncio.Protocol):
         """Wait for more to arrive; false once nothing will."""
         if self.ended:
             return False
-        if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
-            self._reading_paused = False
-            self.transport.resume_reading()
         before = len(self.received)
         self._waiter = self._loop.create_future()
         try:
@@ -116,6 +117,12 @@ class Stream(asyncio.Protocol):
         """Take what has arrived."""
         data = bytes(self.received[:most])
         del self.received[:most]
+        if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
+            # At once, not with the next wait: on a connection that rests, or whose answer is
+            # waited for, the peer's end has to be noticed.
+            self._reading_paused = False
+            if not self.failed and not self.transport.is_closing():
+                self.transport.resume_reading()
         return data
 
     def write(self, data: bytes) -> None:

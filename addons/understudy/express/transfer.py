@@ -202,6 +202,7 @@ class Transfer:
             server.error = str(error)
             await express.hooks.call("server_connect_error", data)
             raise _Failed(str(error), error.reason) from None
+        upstream.stream.on_lost = lambda: express.tell_disconnected(data)
         await express.hooks.call("server_connected", data)
         if (error_text := _error_of(server)) is not None:
             upstream.stream.abort()

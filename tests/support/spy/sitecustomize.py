@@ -78,13 +78,32 @@ if _clock_file:
     time.time = lambda: _shifted_ns() / 1_000_000_000
 
 if _gauge_file:
+    import ctypes
     import gc
     import signal
 
-    def _read_kilobytes(name):
-        with open(f"/proc/self/{name}", encoding="ascii") as file:  # noqa: PTH123 - as above
-            fields = (line.split() for line in file)
-            return {line[0].rstrip(":"): int(line[1]) for line in fields if line[-1] == "kB"}
+    class _HeapInfo(ctypes.Structure):
+        """What mallinfo2(3) gives, in bytes."""
+
+        _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd")
+        _names += ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+        _fields_ = tuple((name, ctypes.c_size_t) for name in _names)
+
+    _heap_info = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if _heap_info is not None:
+        _heap_info.restype = _HeapInfo
+
+    def _read_heap_kilobytes():
+        """What is in use of malloc's memory; not what it keeps for later."""
+        if _heap_info is None:
+            return 0
+        info = _heap_info()
+        return (info.uordblks + info.hblkhd) // 1024
+
+    def _read_rss_kilobytes():
+        with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123 - as above
+            (line,) = (line for line in file if line.startswith("VmRSS:"))
+        return int(line.split()[1])
 
     def _write_gauges(*_):
         import asyncio  # noqa: PLC0415 - the start of the proxy must not be that of asyncio
@@ -96,8 +115,8 @@ if _gauge_file:
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - as above
             "tasks": len(asyncio.all_tasks()),
             "blocks": sys.getallocatedblocks(),
-            "rss_kilobytes": _read_kilobytes("status")["VmRSS"],
-            "pss_kilobytes": _read_kilobytes("smaps_rollup")["Pss"],
+            "heap_kilobytes": _read_heap_kilobytes(),
+            "rss_kilobytes": _read_rss_kilobytes(),
         }
         with open(f"{_gauge_file}.new", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
             json.dump(gauges, file)
