@@ -29,6 +29,9 @@ from tests.support.websocket import (
     server_frame,
 )
 
+pytestmark = pytest.mark.engine("express")
+"""Of the two engines the one that carries WebSockets."""
+
 type Talk = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Any]
 type Start = Callable[..., Scene]
 
@@ -38,14 +41,24 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Upstreams:
-    """Does as the test says, byte by byte."""
+    """Does as the test says, byte by byte; what comes behind a 101 is in ``heard``."""
 
-    talk: Talk
+    def begin(self, talk: Talk) -> None:
+        """Do this from now on; what was heard before counts no more."""
+        self._talk, self._heard = talk, bytearray()
+
+    @property
+    def heard(self) -> bytes:
+        return bytes(self._heard)
 
     async def __call__(
         self, received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        await self.talk(received, reader, writer)
+        heard = self._heard
+        if await self._talk(received, reader, writer) and not writer.is_closing():
+            while data := await reader.read(1 << 16):
+                heard += data
+            writer.close()
 
 
 class Place:
@@ -59,8 +72,7 @@ class Place:
             for name in ("good.example", "free.example")
         }
         policy = complete_policy(POLICY, list(self.upstreams.values()), ca_file)
-        environ, arguments = {"GOOD_KEY": SECRET}, ["--engine", engine]
-        proxy = Proxy(policy, folder, environ=environ, arguments=arguments)
+        proxy = Proxy(policy, folder, engine, environ={"GOOD_KEY": SECRET})
         self.proxy = self._stack.enter_context(proxy)
 
     def close(self) -> None:
@@ -69,30 +81,24 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def places(
-    upstream_ca: trustme.CA, upstream_ca_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Place]]:
-    made: dict[str, Place] = {}
-
-    def find(engine: str) -> Place:
-        if engine not in made:
-            folder = tmp_path_factory.mktemp(engine)
-            made[engine] = Place(upstream_ca, upstream_ca_file, folder, engine)
-        return made[engine]
-
-    yield find
-    for place in made.values():
-        place.close()
+def place(
+    upstream_ca: trustme.CA,
+    upstream_ca_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str,
+) -> Iterator[Place]:
+    place = Place(upstream_ca, upstream_ca_file, tmp_path_factory.mktemp(engine), engine)
+    yield place
+    place.close()
 
 
 @pytest.fixture
-def start(places: Callable[[str], Place]) -> Iterator[Start]:
+def start(place: Place) -> Iterator[Start]:
     """Let the upstreams do as the test says, and watch: ``start(talk)``."""
     scenes: list[Scene] = []
 
-    def start_it(talk: Talk, engine: str = "express") -> Scene:
-        place = places(engine)
-        place.conversation.talk = talk
+    def start_it(talk: Talk) -> Scene:
+        place.conversation.begin(talk)
         scenes.append(Scene(place.proxy, place.upstreams, {SECRET: ["good.example"]}))
         return scenes[-1]
 
@@ -104,29 +110,14 @@ def start(places: Callable[[str], Place]) -> Iterator[Start]:
 def say(raw: bytes, *, then_close: bool = False) -> Talk:
     """An upstream that answers every request with ``raw`` and listens on."""
 
-    async def talk(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         writer.write(raw)
         await writer.drain()
         if then_close:
             writer.close()
+        return raw.startswith(b"HTTP/1.1 101")
 
     return talk
-
-
-class Listener:
-    """An upstream that accepts the WebSocket, sends ``greeting`` and keeps all that comes."""
-
-    def __init__(self, greeting: bytes = b"") -> None:
-        self.greeting, self.heard = greeting, b""
-
-    async def __call__(
-        self, received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(accepted() + self.greeting)
-        await writer.drain()
-        while data := await reader.read(1 << 16):
-            self.heard += data
-        writer.close()
 
 
 def expect_plain(scene: Scene, answer: Answer, host: str = "good.example") -> None:
@@ -228,9 +219,8 @@ def test_the_placeholder_as_a_subprotocol_goes_nowhere(start: Start) -> None:
     scene.expect_denied(scene.tunnel("good.example").request(raw), "placeholder_misplaced")
 
 
-def test_what_is_sent_before_the_101_goes_nowhere(start: Start) -> None:
-    listener = Listener()
-    scene = start(listener)
+def test_what_is_sent_before_the_101_goes_nowhere(start: Start, place: Place) -> None:
+    scene = start(say(accepted()))
     wire = scene.tunnel("good.example")
     wire.send(handshake(scene) + client_frame(b"early"))
     answer = wire.read()
@@ -240,7 +230,7 @@ def test_what_is_sent_before_the_101_goes_nowhere(start: Start) -> None:
     (finished,) = scene.events("request.finished")
     assert (finished["status"], finished["reason"]) == (400, "bad_header")
     assert finished["detail"] == "the client spoke before the 101"
-    assert listener.heard == b""
+    assert place.conversation.heard == b""
 
 
 def test_a_request_behind_a_refused_handshake_is_decided_on_its_own(start: Start) -> None:
@@ -273,14 +263,14 @@ def test_a_request_behind_a_refused_handshake_is_decided_on_its_own(start: Start
     ],
 )
 @pytest.mark.parametrize("host", ["good.example", "free.example"])
-def test_a_wrong_101_opens_nothing(start: Start, raw: bytes, host: str) -> None:
+def test_a_wrong_101_opens_nothing(start: Start, place: Place, raw: bytes, host: str) -> None:
     scene = start(say(raw + b"raw " + SECRET.encode()))
     wire = scene.tunnel(host)
     answer = wire.request(handshake(scene, host))
     assert (answer.status, answer.reason) == (502, "upstream_failed")
     wire.send(b"raw bytes for the upstream")
     scene.settle()
-    assert b"raw bytes" not in scene.bytes_seen(host)
+    assert place.conversation.heard == b""
     (finished,) = scene.events("request.finished")
     assert (finished["status"], finished["reason"]) == (502, "upstream_failed")
     assert len(scene.verdicts()) == 1
@@ -343,14 +333,15 @@ def test_frames_that_come_with_the_101_are_cleaned_too(start: Start) -> None:
     ],
 )
 @pytest.mark.parametrize("host", ["good.example", "free.example"])
-def test_what_is_no_frame_never_reaches_the_upstream(start: Start, noise: bytes, host: str) -> None:
-    listener = Listener()
-    scene = start(listener)
+def test_what_is_no_frame_never_reaches_the_upstream(
+    start: Start, place: Place, noise: bytes, host: str
+) -> None:
+    scene = start(say(accepted()))
     wire = open_websocket(scene, host)
     wire.send(noise)
     assert wire.read_until_closed() == b""
     scene.settle()
-    assert listener.heard == b""
+    assert place.conversation.heard == b""
     (finished,) = scene.events("request.finished")
     assert (finished["status"], finished["reason"]) == (101, "bad_header")
 
@@ -417,8 +408,7 @@ def test_a_frame_longer_than_any_memory_streams(start: Start) -> None:
 
 
 def test_a_client_that_leaves_without_a_word_is_told_of(start: Start) -> None:
-    listener = Listener()
-    scene = start(listener)
+    scene = start(say(accepted()))
     open_websocket(scene).send(client_frame(b"last words")).close()
     scene.settle()
     (finished,) = scene.events("request.finished")
@@ -427,7 +417,7 @@ def test_a_client_that_leaves_without_a_word_is_told_of(start: Start) -> None:
 
 
 def test_a_client_that_resets_is_told_of(start: Start) -> None:
-    scene = start(Listener())
+    scene = start(say(accepted()))
     wire = open_websocket(scene)
     linger = struct.pack("ii", 1, 0)
     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -448,8 +438,7 @@ def test_an_upstream_that_breaks_off_is_told_of(start: Start) -> None:
 
 
 def test_a_half_closed_client_ends_both_sides(start: Start) -> None:
-    listener = Listener(server_frame(b"hello"))
-    scene = start(listener)
+    scene = start(say(accepted() + server_frame(b"hello")))
     wire = open_websocket(scene)
     assert wire.socket.recv(100) == server_frame(b"hello")
     wire.send(client_frame(b"\x03\xe8", 8))
@@ -475,17 +464,19 @@ def test_no_connection_that_was_a_websocket_is_used_again(start: Start) -> None:
 # -- an engine that carries none
 
 
+@pytest.mark.engine("mitmproxy")
 def test_on_the_other_engine_a_handshake_is_a_plain_request_and_the_operator_knows(
     start: Start,
 ) -> None:
-    scene = start(say(OK), engine="mitmproxy")
+    scene = start(say(OK))
     answer = scene.tunnel("good.example").request(handshake(scene))
     expect_plain(scene, answer)
     assert "rule live: websocket has no effect without --engine express" in scene.proxy.log
     assert "rule free: websocket has no effect without --engine express" in scene.proxy.log
 
 
+@pytest.mark.engine("mitmproxy")
 def test_on_the_other_engine_a_101_opens_nothing(start: Start) -> None:
-    scene = start(say(accepted() + server_frame(SECRET.encode())), "mitmproxy")
+    scene = start(say(accepted() + server_frame(SECRET.encode())))
     answer = scene.tunnel("good.example").request(handshake(scene))
     assert (answer.status, answer.reason) == (502, "upstream_failed")

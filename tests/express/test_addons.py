@@ -14,6 +14,8 @@ import pytest
 from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream, answer_echo
 
+pytestmark = pytest.mark.engine("express")
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, str(Path(__file__).parent / "programs" / "with_addons.py")]
 SECRET = "sk-real-behind-other-addons-0123456789"
@@ -39,7 +41,7 @@ def start(
             POLICY,
             upstreams=[good],
             program=PROGRAM,
-            arguments=["--engine", engine],
+            arguments=["--engine", engine, "--workers", "1"],
             environ={"GOOD_KEY": SECRET, "DIARY": str(tmp_path / "diary"), **environ},
         )
         return proxy, good

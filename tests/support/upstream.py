@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
@@ -70,6 +71,8 @@ class Upstream:
     certificate: trustme.LeafCert | None = None
     neighbours: tuple[str, ...] = ()
     conversation: Conversation | None = None
+    namespace: int | None = None
+    """The network namespace where it listens, if not in that of who starts it (Linux)."""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     """TCP connections accepted."""
@@ -114,6 +117,8 @@ class Upstream:
             self._changed.notify_all()
 
     def _run(self, started: threading.Event) -> None:
+        if self.namespace is not None:
+            os.setns(self.namespace, os.CLONE_NEWNET)
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve(started))
         self._loop.close()

@@ -14,8 +14,6 @@ from understudy.wire.websocket import accept_value
 SECRET = "sk-real+/socket=\"'&9f8e7d6c5b4a3210"
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = accept_value(KEY.encode()).decode()
-EXPRESS = ["--engine", "express"]
-"""WebSockets pass on this engine only."""
 POLICY: dict[str, Any] = {
     "connections": {
         "good": {

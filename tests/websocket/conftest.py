@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 from tests.support.proxy import Proxy
-from tests.support.websocket import EXPRESS, POLICY, SECRET
+from tests.support.websocket import POLICY, SECRET
 from websockets import Subprotocol
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
@@ -90,7 +90,6 @@ def start_place(
         **options: Any,
     ) -> Place:
         server = stack.enter_context(Server(name, upstream_ca, handler))
-        options.setdefault("arguments", EXPRESS)
         proxy = start_proxy(policy, upstreams=[server], environ={"GOOD_KEY": SECRET}, **options)
         return Place(proxy, server)
 

@@ -11,6 +11,8 @@ from tests.websocket.conftest import Place
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.server import ServerConnection
 
+pytestmark = pytest.mark.engine("express")
+
 
 @pytest.mark.parametrize("name", ["good.example", "free.example"])
 def test_messages_pass_both_ways_and_are_counted(
