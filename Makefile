@@ -91,3 +91,4 @@ helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minu
 .PHONY: bench
 bench: $(VENV)/.dev ## measure beside other proxies; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks $(BENCH_FLAGS)
+	@$(BIN)/python -m tests.benchmarks.roundtrip $(if $(BENCH_FLAGS),,--write)
