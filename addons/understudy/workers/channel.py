@@ -80,7 +80,7 @@ class Channel:
 
     def send_question(self, number: int, question: Question) -> None:
         """Send a question."""
-        self._send(number, _pickle(question))
+        self._send(number, pickled(question))
 
     def send_answer(self, number: int, answer: Answer) -> None:
         """Send the answer to the question of this number."""
@@ -128,7 +128,8 @@ def _seal(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
     return MappingProxyType(table)
 
 
-def _pickle(question: Question) -> bytes:
+def pickled(question: Question) -> bytes:
+    """A question as it is sent; any process that shares this code can read it."""
     buffer = io.BytesIO()
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(question)
     return buffer.getvalue()
