@@ -94,6 +94,22 @@ def test_readiness_tells_which_worker_is_missing_and_why_and_pauses_grow(
     assert proxy.request("GET", "good.example", headers=headers).status == 200
 
 
+def test_a_clients_connections_are_counted_in_all_workers(
+    start_workers: Callable[..., Proxy],
+) -> None:
+    proxy = start_workers(POLICY | {"limits": {"max_connections_per_client": 20}})
+    with tunnels(proxy, 20) as wires:
+        for _ in range(10):
+            with proxy.wire() as wire:
+                wire.send(b"CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n")
+                assert b" 200 " not in wire.read_until_closed()
+        wires[0].close()
+        proxy.wait_until(lambda: proxy.open_connections() < 20)
+        proxy.tunnel("good.example").close()
+    reasons = [line["reason"] for line in proxy.events("connection.rejected")]
+    assert reasons.count("too_many_connections") == 10
+
+
 def test_what_a_dead_worker_counted_stays_and_its_connections_are_gone(
     start_workers: Callable[..., Proxy],
 ) -> None:

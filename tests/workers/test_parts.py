@@ -66,10 +66,17 @@ def test_a_worker_sees_the_connections_of_all() -> None:
     census = Census(3)
     seats = [census.seat(number) for number in range(3)]
     for number, seat in enumerate(seats):
-        seat.tell(number + 1)
-    assert [seat.total() for seat in seats] == [6, 6, 6]
+        for _ in range(number + 1):
+            seat.come("192.0.2.1")
+            seat.come("2001:db8::1")
+        seat.go("2001:db8::1")
+    assert [seat.total() for seat in seats] == [9, 9, 9]
+    assert census.total() == 9
+    assert [seat.total_from("192.0.2.1") for seat in seats] == [6, 6, 6]
+    assert seats[0].total_from("2001:db8::1") == 3
+    assert seats[0].total_from("192.0.2.2") == 0
     census.forget(2)
-    assert seats[0].total() == 3
+    assert (seats[0].total(), seats[1].total_from("192.0.2.1")) == (4, 3)
 
 
 @pytest.mark.parametrize(

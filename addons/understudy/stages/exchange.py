@@ -149,11 +149,17 @@ def find_exchange(flow: http.HTTPFlow) -> Exchange | None:
 class Census(Protocol):
     """Counts the client connections of every process that serves one port."""
 
-    def tell(self, count: int) -> None:
-        """Note how many there are here."""
+    def come(self, address: str) -> None:
+        """A connection from this IP address is open here."""
+
+    def go(self, address: str) -> None:
+        """One of them is closed."""
 
     def total(self) -> int:
         """How many there are in all."""
+
+    def total_from(self, address: str) -> int:
+        """How many of them come from an IP address."""
 
 
 class Sessions:
@@ -175,12 +181,15 @@ class Sessions:
         """Begin the session of a connection that was just accepted."""
         session = Session(address=client.peername[0])
         self._by_id[client.id] = session
-        self._tell()
         self._by_address[session.address] += 1
+        if self._census is not None:
+            self._census.come(session.address)
         return session
 
     def count_from(self, address: str) -> int:
-        """How many connections a client's IP address has open."""
+        """How many of them a client's IP address has."""
+        if self._census is not None:
+            return self._census.total_from(address)
         return self._by_address[address]
 
     def of(self, client: Client) -> Session:
@@ -198,7 +207,8 @@ class Sessions:
             self._by_address[session.address] -= 1
             if not self._by_address[session.address]:
                 del self._by_address[session.address]
-        self._tell()
+            if self._census is not None:
+                self._census.go(session.address)
         return session
 
     def exchanges(self) -> int:
@@ -208,7 +218,3 @@ class Sessions:
             for session in self._by_id.values()
             if session.exchange is not None and not session.exchange.finished
         )
-
-    def _tell(self) -> None:
-        if self._census is not None:
-            self._census.tell(len(self._by_id))
