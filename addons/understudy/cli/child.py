@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str], umas
     """
     loop = asyncio.get_running_loop()
     early: list[signal.Signals] = []
-    child: asyncio.subprocess.Process | None = None
+    child: subprocess.Popen[bytes] | None = None
 
     def forward(number: signal.Signals) -> None:
         if child is None:
@@ -48,22 +49,23 @@ async def run_child(command: Sequence[str], environment: Mapping[str, str], umas
     for number in _FORWARDED:
         loop.add_signal_handler(number, forward, number)
     try:
-        child = await _start(command, environment, umask)
+        child = _start(command, environment, umask)
         for number in early:
             _send(child, number)
-        code = await child.wait()
+        code = await asyncio.to_thread(child.wait)
     finally:
         for number in _FORWARDED:
             loop.remove_signal_handler(number)
     return code if code >= 0 else _SIGNAL_BASE - code
 
 
-async def _start(
+def _start(
     command: Sequence[str], environment: Mapping[str, str], umask: int
-) -> asyncio.subprocess.Process:
+) -> subprocess.Popen[bytes]:
     name = command[0]
     try:
-        return await asyncio.create_subprocess_exec(*command, env=environment, umask=umask)
+        # Not the loop's own way to start one: uvloop's cannot set a umask.
+        return subprocess.Popen(command, env=environment, umask=umask)  # noqa: S603 - what the operator asked for
     except FileNotFoundError:
         raise ChildError(f"{name}: there is no such program", NOT_FOUND) from None
     except OSError as error:
@@ -72,7 +74,7 @@ async def _start(
         raise ChildError("a program's arguments cannot hold NUL", NOT_EXECUTABLE) from None
 
 
-def _send(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _send(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # A child that has just ended is not an error: send_signal looks first.
     child.send_signal(number)
 

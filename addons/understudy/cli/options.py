@@ -24,8 +24,8 @@ MAX_WORKERS = 256
 class Engine(StrEnum):
     """What moves the bytes; the stages are the same."""
 
-    MITMPROXY = "mitmproxy"
     EXPRESS = "express"
+    MITMPROXY = "mitmproxy"
 
 
 DEFAULT_ENGINE = Engine(settings.DEFAULT_ENGINE)
@@ -82,7 +82,7 @@ AuditFailureOption = Annotated[
 ]
 EngineOption = Annotated[
     Engine,
-    _option("--engine", None, "What moves the bytes: mitmproxy's core, or the faster express."),
+    _option("--engine", None, "What moves the bytes: express, or mitmproxy's own core."),
 ]
 Workers = Annotated[
     str, _option("--workers", "N", "How many processes serve; auto: one for each core.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 from mitmproxy import master
@@ -15,8 +14,8 @@ from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.closing import Closing
 from understudy.engine.layers import NextLayer
 from understudy.engine.options import fix_options
+from understudy.engine.ports import cannot_listen
 from understudy.engine.refusal import ImmediateRefusal
-from understudy.engine.settings import format_address
 from understudy.engine.tls import Tls
 from understudy.policy.model import Limits
 
@@ -84,14 +83,7 @@ class Master(master.Master):
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         if not await self._proxyserver.setup_servers():
             failure = next((s.last_exception for s in self._proxyserver.servers), None)
-            address = format_address(self._listen)
-            number = getattr(failure, "errno", None) or 0
-            # Errors of name look-ups have negative numbers.
-            why = os.strerror(number) if number > 0 else "no such address"
-            raise OSError(
-                f"{address}: cannot listen for agents ({why}). "
-                "Give another --listen address; port 0 takes any free one."
-            )
+            raise cannot_listen(self._listen, getattr(failure, "errno", None))
         await self.running()
         host, port, *_ = self._proxyserver.listen_addrs()[0]
         return host, port

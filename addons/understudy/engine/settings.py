@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 type EngineName = Literal["mitmproxy", "express"]
 
-DEFAULT_ENGINE: EngineName = "mitmproxy"
+DEFAULT_ENGINE: EngineName = "express"
 
 
 @dataclass(frozen=True, slots=True)

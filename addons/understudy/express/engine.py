@@ -12,7 +12,7 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 
 from understudy.engine.addons import FailClosedAddonManager
-from understudy.engine.settings import format_address
+from understudy.engine.ports import cannot_listen
 from understudy.express.contexts import ServerContexts
 from understudy.express.conversation import Conversation
 from understudy.express.pool import Pool
@@ -93,10 +93,7 @@ class Express(master.Master):
                 lambda: Stream(self._accept), *self._listen, backlog=_BACKLOG
             )
         except OSError as error:
-            raise OSError(
-                f"{format_address(self._listen)}: cannot listen for agents ({error.strerror}). "
-                "Give another --listen address; port 0 takes any free one."
-            ) from None
+            raise cannot_listen(self._listen, error.errno) from None
         self._sweeper = asyncio.create_task(self._sweep())
         await self.running()
         host, port, *_ = self._server.sockets[0].getsockname()

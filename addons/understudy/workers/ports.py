@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import os
 import socket
 from contextlib import ExitStack
 
-from understudy.engine.settings import format_address
+from understudy.engine.ports import addresses_of, cannot_listen, make_socket
 
 
 class HeldPort:
@@ -22,17 +19,11 @@ class HeldPort:
         host, port = listen
         self._sockets = ExitStack()
         try:
-            for family, address in _addresses(host, port):
+            for family, address in addresses_of(host, port):
                 port = self._hold(family, address, port)
         except OSError as error:
             self.close()
-            number = error.errno or 0
-            # Errors of name look-ups have negative numbers.
-            why = os.strerror(number) if number > 0 else "no such address"
-            raise OSError(
-                f"{format_address(listen)}: cannot listen for agents ({why}). "
-                "Give another --listen address; port 0 takes any free one."
-            ) from None
+            raise cannot_listen(listen, error.errno) from None
         self.address = (host, port)
         """What workers bind: the host as it was given, and the real port."""
 
@@ -43,29 +34,11 @@ class HeldPort:
     def _hold(self, family: int, address: str, port: int) -> int:
         if port:
             # Without sharing, so that another sidecar that listens here is an error.
-            with _make(family) as probe:
+            with make_socket(family) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((address, port))
-        held = self._sockets.enter_context(_make(family))
+        held = self._sockets.enter_context(make_socket(family))
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((address, port))
         bound: int = held.getsockname()[1]
         return bound
-
-
-def _make(family: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    if family == socket.AF_INET6:
-        # As asyncio's servers do: the address family that was asked for, and no other.
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    return made
-
-
-def _addresses(host: str, port: int) -> list[tuple[int, str]]:
-    with contextlib.suppress(ValueError):
-        version = ipaddress.ip_address(host).version
-        return [(socket.AF_INET6 if version == 6 else socket.AF_INET, host)]  # noqa: PLR2004 - IPv6
-    found = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    )
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
