@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from understudy.audit import sinks
 from understudy.audit.sinks import AuditUnavailable, FileSink, StdoutSink
 from understudy.audit.turns import SharedSink, Turns
 
@@ -122,11 +123,11 @@ def test_an_end_that_was_torn_when_the_file_was_opened_is_mended_once(tmp_path: 
     file = tmp_path / "audit.jsonl"
     file.write_bytes(b"tor")
     turns = Turns(tmp_path)
-    sinks = [SharedSink(FileSink(file), turns) for _ in range(3)]
-    for sink in sinks:
-        sink.start()
-    for number, sink in enumerate(sinks):
-        sink.write(b"%d\n" % number)
+    processes = [SharedSink(FileSink(file), turns) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for number, process in enumerate(processes):
+        process.write(b"%d\n" % number)
     assert file.read_bytes() == b"tor\n0\n1\n2\n"
 
 
@@ -144,6 +145,42 @@ def test_after_a_long_line_that_another_process_tore_a_pipe_goes_on_in_a_new_lin
         sink.write(b"two\n")
         sink.write(b"three\n")
         assert os.read(reading, 100) == b"one\ntor\ntwo\nthree\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_where_nobody_reads_only_the_first_of_all_processes_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    turns = Turns(tmp_path)
+    patience: list[float] = []
+    look = sinks._not_writable
+
+    def watch(descriptor: int, timeout_seconds: float) -> OSError | None:
+        patience.append(timeout_seconds)
+        return look(descriptor, 0)
+
+    try:
+        processes = [SharedSink(StdoutSink(writing), turns) for _ in range(3)]
+        for process in processes:
+            process.start()
+        while True:
+            try:
+                os.write(writing, b"x" * 4096)
+            except BlockingIOError:
+                break
+        monkeypatch.setattr(sinks, "_not_writable", watch)
+        for process in processes:
+            with pytest.raises(AuditUnavailable):
+                process.write(b"lost\n")
+        assert patience == [sinks.STALL_SECONDS, 0, 0]
+        os.read(reading, 1 << 20)
+        for process in processes:
+            process.write(b"kept\n")
+        assert os.read(reading, 100) == b"kept\n" * 3
     finally:
         os.close(reading)
         os.close(writing)

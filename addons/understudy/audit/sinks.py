@@ -65,7 +65,8 @@ class StdoutSink:
         """Whether the line written last has no end."""
         self.unit_bytes = 0
         """A line of up to this many bytes is written whole or not at all, also by a kill."""
-        self._stalled = False
+        self.stalled = False
+        """Whether nobody read when the last line was to be written."""
 
     def start(self) -> None:
         """Check that the descriptor is open and read from; raises AuditUnavailable."""
@@ -98,9 +99,9 @@ class StdoutSink:
         # What is writable takes PIPE_BUF bytes without blocking (POSIX, write, "Pipe").
         written = 0
         while written < len(data):
-            patience = 0 if self._stalled else STALL_SECONDS
+            patience = 0 if self.stalled else STALL_SECONDS
             error = _not_writable(self._descriptor, patience)
-            self._stalled = isinstance(error, BlockingIOError)
+            self.stalled = isinstance(error, BlockingIOError)
             if error is None:
                 count, error = _write(self._descriptor, data[written : written + select.PIPE_BUF])
                 written += count
@@ -108,9 +109,10 @@ class StdoutSink:
                 return written, error
         return written, None
 
-    def resume(self, *, broken: bool) -> None:
+    def resume(self, *, broken: bool, stalled: bool) -> None:
         """Go on after another process; what it left in the pipe cannot be looked at."""
         self.torn = broken
+        self.stalled = stalled
 
     def reopen(self) -> None:
         """Do nothing: standard output has no path."""
@@ -137,6 +139,7 @@ class FileSink:
         self.torn = False
         """Whether the file ends in the middle of a line."""
         self.unit_bytes = 0
+        self.stalled = False
         self._just_opened = False
 
     def start(self) -> None:
@@ -174,8 +177,9 @@ class FileSink:
         if regular and os.fstatvfs(self._descriptor).f_bavail == 0:
             raise _unavailable(str(self._path), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
-    def resume(self, *, broken: bool) -> None:
+    def resume(self, *, broken: bool, stalled: bool) -> None:
         """Go on after another process; where a line may be torn, the file's end is looked at."""
+        del stalled
         look = broken or self._just_opened  # when it was opened, another may have been writing
         self._just_opened = False
         self.torn = False

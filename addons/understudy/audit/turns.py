@@ -22,22 +22,26 @@ class ResumableSink(Sink, Protocol):
     def unit_bytes(self) -> int:
         """A line of up to this many bytes is written whole or not at all, also by a kill."""
 
-    def resume(self, *, broken: bool) -> None:
-        """Look at the destination anew; ``broken``: the last writer may have torn its line."""
+    @property
+    def stalled(self) -> bool:
+        """Whether the last line could not be written because nobody read."""
+
+    def resume(self, *, broken: bool, stalled: bool) -> None:
+        """Go on after the last writer: it may have torn its line, it may have waited in vain."""
 
 
 class Turns:
     """Whose turn it is to write. Made once, before the processes that share it are forked.
 
     A record lock belongs to a process and ends with it, so one that is killed in its turn holds
-    up nobody; the shared byte then says that its line may be torn.
+    up nobody; shared memory then says that its line may be torn.
     """
 
     def __init__(self, folder: Path) -> None:
         # Held as long as the process lives. The folder is only where this user may write.
         self._lock, name = tempfile.mkstemp(prefix=".audit.", dir=folder)
         Path(name).unlink()
-        self._shared = mmap.mmap(-1, 1)
+        self._shared = mmap.mmap(-1, 2)
 
     def take(self) -> None:
         """Wait until nobody else writes."""
@@ -55,6 +59,15 @@ class Turns:
     @broken.setter
     def broken(self, broken: bool) -> None:
         self._shared[0] = 1 if broken else 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nobody read when the last line was to be written."""
+        return self._shared[1] == 1
+
+    @stalled.setter
+    def stalled(self, stalled: bool) -> None:
+        self._shared[1] = 1 if stalled else 0
 
 
 class SharedSink:
@@ -78,12 +91,13 @@ class SharedSink:
         turns = self._turns
         turns.take()
         try:
-            self._sink.resume(broken=turns.broken)
+            self._sink.resume(broken=turns.broken, stalled=turns.stalled)
             turns.broken = len(line) > self._sink.unit_bytes
             try:
                 self._sink.write(line)
             finally:
                 turns.broken = self._sink.torn
+                turns.stalled = self._sink.stalled
         finally:
             turns.give()
 
