@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 
 import pytest
 
-from understudy.audit.log import AuditLog, AuditUnavailable
+from understudy.audit.log import MAX_BATCH_BYTES, AuditLog, AuditUnavailable
 from understudy.audit.sinks import FileSink
 
 
@@ -49,7 +50,10 @@ def results():
 
 
 def make_log(sink, results, failure):
-    return AuditLog(sink, failure, lambda name, result: results.append((name, result)))
+    def note(name, result, lines):
+        results.extend([(name, result)] * lines)
+
+    return AuditLog(sink, failure, note)
 
 
 def test_every_event_is_one_line_and_is_counted(sink, results):
@@ -141,3 +145,69 @@ def test_threads_never_mix_their_lines(tmp_path):
     lines = (tmp_path / "audit.jsonl").read_text().splitlines()
     assert len(lines) == 800
     assert all(len(set(json.loads(line)["event"])) == 1 for line in lines)
+
+
+def test_a_line_that_can_wait_goes_out_with_the_next_one_and_before_it(sink, results):
+    async def play():
+        log = make_log(sink, results, "fail_closed")
+        log.start()
+        log.write_soon({"event": "finished"})
+        assert sink.lines == []
+        log.write({"event": "decided"})
+
+    asyncio.run(play())
+
+    assert sink.lines == [b'{"event":"finished"}\n{"event":"decided"}\n']
+    assert results == [("fake", "written")] * 2
+
+
+def test_a_line_that_can_wait_goes_out_by_itself_in_time(sink, results):
+    async def play():
+        log = make_log(sink, results, "fail_closed")
+        log.start()
+        log.write_soon({"event": "finished"})
+        while not sink.lines:
+            await asyncio.sleep(0)
+
+    asyncio.run(play())
+
+    assert sink.lines == [b'{"event":"finished"}\n']
+
+
+def test_lines_that_wait_are_written_when_the_log_closes(sink, results):
+    async def play():
+        log = make_log(sink, results, "fail_closed")
+        log.start()
+        log.write_soon({"event": "finished"})
+        log.close()
+
+    asyncio.run(play())
+
+    assert sink.lines == [b'{"event":"finished"}\n']
+
+
+def test_lines_that_wait_and_cannot_be_written_are_counted_and_stop_nothing(sink, results):
+    async def play():
+        log = make_log(sink, results, "fail_closed")
+        log.start()
+        log.write_soon({"event": "finished"})
+        sink.works = False
+        log.close()
+
+    asyncio.run(play())
+
+    assert results == [("fake", "failed")]
+
+
+def test_lines_written_together_fit_into_what_a_pipe_takes_whole(sink, results):
+    async def play():
+        log = make_log(sink, results, "fail_closed")
+        log.start()
+        for _ in range(40):
+            log.write_soon({"event": "x" * 200})
+        log.write({"path": "y" * 2000})
+
+    asyncio.run(play())
+
+    assert len(b"".join(sink.lines).splitlines()) == 41
+    assert max(map(len, sink.lines)) <= MAX_BATCH_BYTES

@@ -164,9 +164,9 @@ class Metrics:
         """Set when the CA certificate expires."""
         self._series.ca_expiry.set(not_after.timestamp())
 
-    def audit_event(self, sink: str, result: str) -> None:
-        """Count one audit line, ``written`` or ``failed``."""
-        self._series.audit_events[sink, result].inc()
+    def audit_event(self, sink: str, result: str, lines: int = 1) -> None:
+        """Count audit lines, ``written`` or ``failed``."""
+        self._series.audit_events[sink, result].inc(lines)
 
     def hook_failed(self, hook: str) -> None:
         """Count an exception in one of the proxy's own hooks."""

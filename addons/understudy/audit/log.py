@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +21,10 @@ type Failure = Literal["fail_closed", "best_effort"]
 """What a line that cannot be written means: nothing is forwarded, or the line is lost."""
 type Result = Literal["written", "failed"]
 
+MAX_BATCH_BYTES = 4096
+"""Of lines written together: what a pipe takes whole (POSIX, PIPE_BUF)."""
+WAIT_SECONDS = 0.005
+
 RESULTS: tuple[Result, ...] = ("written", "failed")
 
 
@@ -35,7 +41,7 @@ class AuditLog:
         self,
         sink: Sink,
         failure: Failure = "fail_closed",
-        on_result: Callable[[str, Result], None] | None = None,
+        on_result: Callable[[str, Result, int], None] | None = None,
         redact: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._sink = sink
@@ -44,6 +50,8 @@ class AuditLog:
         self._redact = redact
         self._lock = threading.Lock()
         self._healthy = True
+        self._waiting: list[bytes] = []
+        """Lines that go out with the next one, or a moment later."""
 
     @property
     def healthy(self) -> bool:
@@ -72,18 +80,52 @@ class AuditLog:
 
     def write(self, event: Mapping[str, object]) -> None:
         """Write one event; raises AuditUnavailable with ``fail_closed``."""
+        self._write(self._encode(event))
+
+    def write_soon(self, event: Mapping[str, object]) -> None:
+        """Write one event that nothing waits for, together with the next one; raises nothing.
+
+        It is written within WAIT_SECONDS, and before any later event. Only for events without
+        which the log is still complete: a process that is killed takes them with it.
+        """
+        line = self._encode(event)
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(WAIT_SECONDS, self._flush)
+        elif sum(map(len, self._waiting)) + len(line) > MAX_BATCH_BYTES // 2:
+            self._flush()
+        self._waiting.append(line)
+
+    def _flush(self) -> None:
+        # Nothing waits for these lines; a sink that fails shows in its metric.
+        with contextlib.suppress(AuditUnavailable):
+            self._write(None)
+
+    def _encode(self, event: Mapping[str, object]) -> bytes:
         line = encode(event)
-        if self._redact is not None:
-            line = self._redact(line)
+        return line if self._redact is None else self._redact(line)
+
+    def _write(self, line: bytes | None) -> None:
+        """Write what waits, and then ``line``."""
+        with self._lock:
+            lines, self._waiting = self._waiting, []
+            if line is not None:
+                if sum(map(len, lines)) + len(line) > MAX_BATCH_BYTES:
+                    with contextlib.suppress(AuditUnavailable):
+                        self._write_batch(lines)
+                    lines = []
+                lines.append(line)
+            if lines:
+                self._write_batch(lines)
+
+    def _write_batch(self, lines: list[bytes]) -> None:
         try:
-            with self._lock:
-                self._sink.write(line)
+            self._sink.write(b"".join(lines))
         except AuditUnavailable:
-            self._report("failed")
+            self._report("failed", len(lines))
             if self._failure == "fail_closed":
                 raise
         else:
-            self._report("written")
+            self._report("written", len(lines))
 
     def reopen(self) -> None:
         """Follow the file's path before the next line (SIGHUP, after a log rotation)."""
@@ -91,11 +133,12 @@ class AuditLog:
             self._sink.reopen()
 
     def close(self) -> None:
-        """Let go of the sink."""
+        """Write what waits, and let go of the sink."""
+        self._flush()
         with self._lock:
             self._sink.close()
 
-    def _report(self, result: Result) -> None:
+    def _report(self, result: Result, lines: int) -> None:
         self._healthy = result == "written"
         if self._on_result is not None:
-            self._on_result(self._sink.name, result)
+            self._on_result(self._sink.name, result, lines)

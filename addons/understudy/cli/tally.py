@@ -133,10 +133,11 @@ class TalliedSink:
         """The kind of the sink behind."""
         return self._sink.name
 
-    def write(self, line: bytes) -> None:
-        """Write one line and count it; raises AuditUnavailable."""
-        self._sink.write(line)
-        self._tally.add(json.loads(line))
+    def write(self, lines: bytes) -> None:
+        """Write lines and count them; raises AuditUnavailable."""
+        self._sink.write(lines)
+        for line in lines.splitlines():
+            self._tally.add(json.loads(line))
 
 
 def print_tally(console: Console, tally: Tally) -> None:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ _NEVER_A_CARRIER = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The part of a request that carriers live in."""
 
     headers: tuple[tuple[bytes, bytes], ...]
@@ -113,8 +112,7 @@ class Carrier:
         return f"header:{self.name or 'authorization'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """One credential that stands in a carrier."""
 
     field: int | None
@@ -128,8 +126,7 @@ class Slot:
     """The other half of ``user:password``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One ``name=value`` of a query, with its span in the target."""
 
     name: bytes
@@ -151,8 +148,9 @@ def find_slots(carrier: Carrier, head: Head) -> list[Slot]:
             if parameter.name == wanted
         ]
     found = []
+    header = carrier.header
     for index, (name, value) in enumerate(head.headers):
-        if name.lower() == carrier.header and (slot := _read_header(carrier, index, value)):
+        if name.lower() == header and (slot := _read_header(carrier, index, value)):
             found.append(slot)
     return found
 

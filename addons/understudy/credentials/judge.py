@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from understudy.credentials.carriers import (
@@ -28,9 +27,9 @@ from understudy.credentials.names import (
     LOOKS_LIKE_A_KEY,
     cookies_in,
     credentials_in,
-    normal_name,
 )
 from understudy.reasons import Reason
+from understudy.wire.fields import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +52,7 @@ _PERCENT_DECODINGS = 3
 _BASIC = re.compile(rb"basic[ \t]+([0-9A-Za-z+/_=-]+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """One placeholder that stands whole in a carrier of its own connection."""
 
     connection: str
@@ -62,8 +60,7 @@ class Sighting:
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
+class Presented(NamedTuple):
     """What :func:`inspect` found in a head."""
 
     head: Head
@@ -79,8 +76,7 @@ class Presented:
         return next(iter(names)) if len(names) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What :func:`apply` does to a head."""
 
     connection: Connection | None
@@ -97,11 +93,12 @@ def inspect(
     head: Head, placeholders: Placeholders, connections: Mapping[str, Connection]
 ) -> Presented:
     """Find every placeholder in ``head``: raw, percent-encoded, or inside Basic's base64."""
-    found = placeholders.find_all(_readings(head))
+    readings = _readings(head)
+    found = placeholders.find_all(readings)
     if not found:
         return Presented(head)
     rest = head
-    sightings = []
+    sightings: list[Sighting] = []
     for name in found:
         connection = connections.get(name)
         needle = placeholders[name].encode("ascii")
@@ -109,6 +106,9 @@ def inspect(
             # Blanked once seen, so that what is left over is out of place.
             while slot := _whole(carrier, rest, needle):
                 sightings.append(Sighting(name, carrier, slot))
+                if len(found) == 1 and readings.count(needle) == 1:
+                    # It stands nowhere else, in no reading: the usual request.
+                    return Presented(head, tuple(sightings))
                 rest = write_slot(rest, carrier, slot, b"")
     strays = frozenset(placeholders.find_all(_readings(rest)))
     return Presented(head, tuple(sightings), strays)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from understudy.credentials.carriers import parameters
+from understudy.wire.fields import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,37 +102,31 @@ _LONGEST_SUBPROTOCOL = 31
 _COOKIES = frozenset({"cookie", "cookie2"})
 
 
-def normal_name(name: bytes) -> str:
-    """A header's name in lower case with ``-`` for ``_``: CGI-like servers read both as one."""
-    return name.decode("latin-1").lower().replace("_", "-")
-
-
 def credentials_in(
     head: Head, bound: tuple[Connection, ...]
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The headers, and the names of the query parameters, that count as credentials here."""
-    header_names, query_names = _bound_names(bound)
+    header_names = CREDENTIAL_HEADERS.union(*[c.own_headers for c in bound])
     headers = [
         field
         for field in head.headers
-        if (name := normal_name(field[0])) in CREDENTIAL_HEADERS
-        or name in header_names
+        if (name := normal_name(field[0])) in header_names
         or (name == _SUBPROTOCOLS and any(map(_hides_credential, field[1].split(b","))))
     ]
+    if b"?" not in head.target:
+        return headers, []
+    query_names = CREDENTIAL_QUERIES.union(*[c.own_queries for c in bound])
     queries = [
         parameter.name
         for parameter in parameters(head.target)
-        if any(
-            name in CREDENTIAL_QUERIES or name in query_names
-            for name in _parameter_names(parameter.name, parameter.value)
-        )
+        if any(name in query_names for name in _parameter_names(parameter.name, parameter.value))
     ]
     return headers, queries
 
 
 def cookies_in(head: Head) -> tuple[tuple[bytes, bytes], ...]:
     """The head's cookies: a credential perhaps, though SDKs keep harmless ones too."""
-    return tuple(field for field in head.headers if normal_name(field[0]) in _COOKIES)
+    return tuple([field for field in head.headers if normal_name(field[0]) in _COOKIES])
 
 
 def _hides_credential(subprotocol: bytes) -> bool:
@@ -142,16 +137,6 @@ def _hides_credential(subprotocol: bytes) -> bool:
         or _SPEAKS_OF_CREDENTIALS.search(name) is not None
         or any(map(LOOKS_LIKE_A_KEY.match, name.split(b".")))
     )
-
-
-def _bound_names(bound: tuple[Connection, ...]) -> tuple[set[str], set[str]]:
-    """Headers and query parameters that the connections of the host itself name."""
-    carriers = [carrier for connection in bound for carrier in connection.carriers]
-    headers = {name.encode("latin-1") for c in bound for name in c.credential_headers}
-    headers |= {carrier.header for carrier in carriers if carrier.header is not None}
-    queries = {name for c in bound for name in c.credential_queries}
-    queries |= {carrier.name for carrier in carriers if carrier.kind == "query" and carrier.name}
-    return {normal_name(name) for name in headers}, {name.lower() for name in queries}
 
 
 def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:

@@ -6,7 +6,6 @@ Stands in for mitmproxy's Http1Server; see :mod:`understudy.engine.http1`.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mitmproxy import http
@@ -140,7 +139,7 @@ class ClientSide(_http1.Http1Server):
                 self.request = http1.read_request_head(head_bytes[:-4].split(b"\r\n"))
                 body_size = http1.expected_http_body_size(self.request)
             except ValueError:
-                head = replace(head, refusal=Reason.BAD_TARGET)
+                head = head._replace(refusal=Reason.BAD_TARGET)
             else:
                 yield from self._pass_on(len(head_bytes), body_size, event)
                 return

@@ -16,8 +16,7 @@ from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
 
 from understudy.audit.events import new_request_id
 from understudy.authority.pair import AuthorityError
-from understudy.express.request import make_request
-from understudy.express.response import write_response
+from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.transfer import Transfer
 from understudy.reasons import Reason
 from understudy.stages.refusal import Denial
@@ -53,6 +52,8 @@ class Conversation:
             state=ConnectionState.OPEN,
             proxy_mode=_MODE,
         )
+        self.nowhere = Server(address=None)
+        """The upstream of requests that have none yet."""
         self.session: Session
 
     @property
@@ -100,9 +101,9 @@ class Conversation:
                 denial = self.express.recorder.refuse_head(self.session, head, policy)
                 return await self.answer_and_drain(denial, more_follows=head.has_body)
             if head.method == "CONNECT" and self.session.tunnel is None:
-                going_on = await self._connect(raw, head)
+                going_on = await self._connect(head)
             else:
-                going_on = await Transfer(self, raw, head).run()
+                going_on = await Transfer(self, head).run()
             if not going_on:
                 return None
         return None
@@ -165,10 +166,8 @@ class Conversation:
 
     # -- CONNECT and TLS
 
-    async def _connect(self, raw: bytes, head: RequestHead) -> bool:
-        flow = http.HTTPFlow(self.client, Server(address=None))
-        flow.request = make_request(raw, head, tls=False)
-        flow.live = True
+    async def _connect(self, head: RequestHead) -> bool:
+        flow = make_flow(self.client, self.nowhere, make_request(head, tls=False))
         await self.express.hooks.call("http_connect", flow)
         if flow.response is not None:
             write_response(self.stream, flow.response)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from mitmproxy.connection import ConnectionState, Server
 
@@ -28,8 +28,7 @@ _CLOSING_SECONDS = 2.0
 MAX_IDLE_PER_DESTINATION = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """What a connection may be shared by."""
 
     scheme: str
@@ -37,7 +36,8 @@ class Destination:
     port: int
     connection: str | None
     """Name of the policy's connection whose secret travels here; None without one."""
-    trust: str | None = field(repr=False)
+    trust: str | None
+    """The policy's own roots, PEM."""
 
 
 @dataclass(slots=True)
@@ -96,6 +96,7 @@ class Pool:
     def give_back(self, upstream: Upstream) -> None:
         """Keep a connection whose last response was complete."""
         upstream.idle_since = time.monotonic()
+        upstream.used += 1
         waiting = self._idle[upstream.destination]
         if not upstream.is_alive() or len(waiting) >= MAX_IDLE_PER_DESTINATION:
             upstream.stream.close()

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
-
-from mitmproxy import http
 
 from understudy.wire.chunked import ChunkedReader
 
 if TYPE_CHECKING:
     from understudy.express.stream import Stream
     from understudy.wire.head import RequestHead
-
-
-def make_request(raw: bytes, head: RequestHead, *, tls: bool) -> http.Request:
-    """The request object of a clean head; its destination is for the stages to set."""
-    lines = raw[:-4].split(b"\r\n")
-    fields = []
-    for line in lines[1:]:
-        name, _, value = line.partition(b":")
-        fields.append((name, value.strip(b" \t")))
-    return http.Request(
-        host="",
-        port=0,
-        method=head.method.encode("ascii"),
-        scheme=b"https" if tls else b"http",
-        authority=b"",
-        path=head.path or head.target,
-        http_version=lines[0][-8:],
-        headers=http.Headers(fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
-    )
 
 
 class RequestBody:
@@ -69,3 +43,10 @@ class RequestBody:
             if data:
                 return data
         return b""
+
+    async def read_whole(self) -> bytes:
+        """All that is left of it."""
+        pieces = []
+        while data := await self.read():
+            pieces.append(data)
+        return b"".join(pieces)

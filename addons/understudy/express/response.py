@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import httptools
-from mitmproxy import http
+
+from understudy.express.messages import make_response
 
 if TYPE_CHECKING:
+    from mitmproxy import http
+
     from understudy.express.stream import Stream
 
 MAX_HEAD_BYTES = 1 << 18
@@ -44,10 +46,13 @@ class ResponseReader:
         self._until_close = False
         self._keep_alive = False
 
-    async def read_head(self) -> http.Response:
-        """The next head: interim ones (1xx, without 100) first, the final one last."""
+    async def read_head(self, timeout_seconds: float | None = None) -> http.Response:
+        """The next head: interim ones (1xx, without 100) first, the final one last.
+
+        Raises BadResponseError, NoResponseError, and TimeoutError where nothing comes in time.
+        """
         while not self._has_head and not self._interim:
-            if not self._stream.received and not await self._stream.wait():
+            if not self._stream.received and not await self._stream.wait(timeout_seconds):
                 error = BadResponseError if self._fed else NoResponseError
                 raise error("server closed connection")
             self._feed()
@@ -145,28 +150,4 @@ class ResponseReader:
             self._done = True
 
     def _make_response(self) -> http.Response:
-        return http.Response(
-            http_version=b"HTTP/1.1",
-            status_code=self._status,
-            reason=self._reason,
-            headers=http.Headers(self._headers),
-            content=None,
-            trailers=None,
-            timestamp_start=time.time(),
-            timestamp_end=None,
-        )
-
-
-def write_response(stream: Stream, response: http.Response, *, close: bool = False) -> None:
-    """Write a response that an addon made, whole."""
-    content = response.raw_content or b""
-    lines = [f"HTTP/1.1 {response.status_code} {response.reason}".encode("latin-1")]
-    lines += [
-        name + b": " + value
-        for name, value in response.headers.fields
-        if name.lower() not in (b"content-length", b"transfer-encoding", b"connection")
-    ]
-    lines.append(b"Content-Length: %d" % len(content))
-    if close:
-        lines.append(b"Connection: close")
-    stream.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
+        return make_response(self._status, self._reason, tuple(self._headers))

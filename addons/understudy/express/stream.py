@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 READ_HIGH_WATER_BYTES = 1 << 18
 """With this much unread, the peer is made to wait."""
 _CHUNK_BYTES = 1 << 18
+_RECORD_BYTES = 1 << 14
+"""The most that one TLS record holds."""
 
 
 class Stream(asyncio.Protocol):
@@ -101,16 +103,19 @@ class Stream(asyncio.Protocol):
 
     # -- the coroutine's side
 
-    async def wait(self) -> bool:
-        """Wait for more to arrive; false once nothing will."""
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Wait for more to arrive; false once nothing will. Raises TimeoutError."""
         if self.ended:
             return False
         before = len(self.received)
-        self._waiter = self._loop.create_future()
+        self._waiter = waiter = self._loop.create_future()
+        timer = self._loop.call_later(timeout_seconds, _expire, waiter) if timeout_seconds else None
         try:
-            await self._waiter
+            await waiter
         finally:
             self._waiter = None
+            if timer is not None:
+                timer.cancel()
         return len(self.received) > before or not self.ended
 
     def take(self, most: int = _CHUNK_BYTES) -> bytes:
@@ -199,11 +204,13 @@ class Stream(asyncio.Protocol):
                 tls.do_handshake()
                 self._handshaken = True
             while True:
-                data = tls.read(_CHUNK_BYTES)
+                data = tls.read(_RECORD_BYTES)
                 if not data:
                     self.ended = True
                     break
                 self.received += data
+                if not self._incoming.pending and not tls.pending():
+                    break  # saves the exception that says so
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -223,3 +230,8 @@ class Stream(asyncio.Protocol):
             on_end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from understudy.gateways.apply import provider_path
@@ -48,7 +47,7 @@ def provider_shaped(policy: Policy, target: Target, presented: str | None) -> Ta
         if connection.via_gateway and connection.provider is not None:
             path = provider_path(gateway, connection.provider, True, target.path)  # noqa: FBT003 - says that the host is the gateway
             if path is not None:
-                return replace(target, path=path)
+                return target._replace(path=path)
     return target
 
 

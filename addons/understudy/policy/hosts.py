@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import NamedTuple
 
 import idna
 from publicsuffixlist import PublicSuffixList
@@ -52,8 +53,7 @@ def canonical_host(text: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(NamedTuple):
     """A canonical host and a port."""
 
     host: str

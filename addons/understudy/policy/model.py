@@ -7,9 +7,10 @@ resolved to objects, defaults are filled in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from understudy.policy.index import RuleIndex
+from understudy.wire.fields import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from understudy.reasons import Reason
 
 Scheme = Literal["https", "http"]
+
+_REMEMBERED_HOSTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,18 @@ class Connection:
     """Query parameter names that count as a credential on this connection's hosts."""
     via_gateway: bool = False
     """True where the policy's gateway stands in for this connection's provider."""
+    own_headers: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Normal names of all headers that carry a credential of this connection."""
+    own_queries: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Lower-case names of all query parameters that do."""
+
+    def __post_init__(self) -> None:
+        headers = [name.encode("latin-1") for name in self.credential_headers]
+        headers += [carrier.header for carrier in self.carriers if carrier.header is not None]
+        queries = [*self.credential_queries]
+        queries += [c.name for c in self.carriers if c.kind == "query" and c.name]
+        object.__setattr__(self, "own_headers", frozenset(map(normal_name, headers)))
+        object.__setattr__(self, "own_queries", frozenset(name.lower() for name in queries))
 
     def covers(self, host: str) -> bool:
         """Whether the canonical ``host`` is one of this connection's own hosts."""
@@ -163,23 +178,31 @@ class Policy:
     """``sha256:`` and the hex digest of the policy's files and the gateway variable."""
     index: RuleIndex = field(init=False, repr=False, compare=False)
     """The rules by host, for judgements."""
+    _bound: dict[tuple[str, int], tuple[Connection, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.allow, self.deny))
 
     def bound_to(self, host: str, port: int) -> tuple[Connection, ...]:
         """Every connection whose credential belongs to the canonical host (and gateway port)."""
-        gateway = self.gateway
-        at_gateway = gateway is not None and (host, port) == (gateway.host, gateway.port)
-        return tuple(
-            connection
-            for connection in self.connections.values()
-            if connection.covers(host) or (at_gateway and connection.via_gateway)
-        )
+        bound = self._bound.get((host, port))
+        if bound is None:
+            gateway = self.gateway
+            at_gateway = gateway is not None and (host, port) == (gateway.host, gateway.port)
+            bound = tuple(
+                connection
+                for connection in self.connections.values()
+                if connection.covers(host) or (at_gateway and connection.via_gateway)
+            )
+            if len(self._bound) >= _REMEMBERED_HOSTS:
+                self._bound.clear()
+            self._bound[host, port] = bound
+        return bound
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a request asks for, in canonical form."""
 
     method: str
@@ -190,8 +213,7 @@ class Target:
     """The path as sent, without the query; it starts with ``/``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The policy's answer about one request or tunnel."""
 
     allow: bool

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mitmproxy import http
-
 from understudy.gateways.apply import refuse_body, route
 from understudy.gateways.scan import FieldScanner
 from understudy.reasons import Reason
@@ -13,6 +11,8 @@ from understudy.stages.exchange import exchange_of
 from understudy.wire.identity import format_host
 
 if TYPE_CHECKING:
+    from mitmproxy import http
+
     from understudy.gateways.apply import Routed
     from understudy.policy.model import Policy
     from understudy.stages.exchange import Exchange
@@ -76,12 +76,8 @@ def _rewrite(request: http.Request, routed: Routed) -> None:
     request.data.port = routed.port
     request.data.scheme = routed.scheme.encode("ascii")
     request.data.path = routed.target
-    request.headers = http.Headers(
-        [
-            (name, value)
-            for name, value in request.headers.fields
-            if name not in routed.headers_to_drop
-        ]
+    request.headers.fields = tuple(
+        [field for field in request.headers.fields if field[0] not in routed.headers_to_drop]
     )
     request.headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
     for name, value in routed.headers_to_set:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mitmproxy import http
-
 from understudy.policy.model import Target
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange, attach
 from understudy.wire.identity import HOP_BY_HOP, caller_is_known, format_host, identify
 
 if TYPE_CHECKING:
+    from mitmproxy import http
+
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
 
@@ -44,11 +44,11 @@ class Identity:
             if session.tunnel is None and not caller_is_known(fields, self._caller_token):
                 exchange.refuse(Reason.PROXY_AUTH_REQUIRED)
             host = format_host(target.scheme, target.host, target.port).encode()
-            flow.request.headers = http.Headers(
+            flow.request.headers.fields = tuple(
                 [
-                    (name, host if name.lower() == b"host" else value)
+                    (name, host if lower == b"host" else value)
                     for name, value in fields
-                    if name.lower() not in HOP_BY_HOP
+                    if (lower := name.lower()) not in HOP_BY_HOP
                 ]
             )
         else:

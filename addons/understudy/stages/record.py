@@ -151,7 +151,9 @@ class Recorder:
         if exchange.scrubber:
             for name, count in exchange.scrubber.found.items():
                 self._metrics.reflected(name, count)
-        self._write(events.request_finished(exchange, status=status, reason=reason, now=now))
+        self._audit.write_soon(
+            events.request_finished(exchange, status=status, reason=reason, now=now)
+        )
 
     def _write(self, event: dict[str, object]) -> bool:
         try:

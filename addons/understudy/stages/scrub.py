@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mitmproxy import http
-
 from understudy.credentials.messages import MessageScrubber
 from understudy.credentials.scrub import Guarded, Scrubber, forms_of
 from understudy.reasons import Reason
@@ -14,15 +12,19 @@ from understudy.stages.exchange import exchange_of
 from understudy.stages.refusal import OWN_HEADERS
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.coding import CodingError, decoder_of
+from understudy.wire.fields import without
 from understudy.wire.frames import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mitmproxy import http
+
     from understudy.credentials.placeholders import PlaceholderBook
     from understudy.credentials.resolver import Resolver
     from understudy.stages.exchange import Exchange
     from understudy.wire.coding import Decoder
+    from understudy.wire.fields import Fields
     from understudy.wire.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ _BODYLESS = frozenset({204, 304})
 _FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
 _ASKED_ANEW = frozenset({b"accept-encoding", b"range", b"if-range"})
+_TRANSFER = frozenset({b"transfer-encoding"})
+_FRAMING = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
 
@@ -48,8 +52,8 @@ class Scrub:
         exchange = exchange_of(flow)
         if exchange.refusal is not None or not exchange.bound:
             return
-        kept = [f for f in flow.request.headers.fields if f[0].lower() not in _ASKED_ANEW]
-        flow.request.headers = http.Headers([*kept, (b"Accept-Encoding", b"identity")])
+        kept = without(flow.request.headers.fields, _ASKED_ANEW)
+        flow.request.headers.fields = (*kept, (b"Accept-Encoding", b"identity"))
         # Now, because a secret may be replaced while the request that carries it is under way.
         exchange.scrubber = Scrubber(forms_of(self._guarded(exchange)))
 
@@ -69,7 +73,7 @@ class Scrub:
         if not exchange.scrubber:
             if not flow.request.is_http11:
                 # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
-                response.headers.pop("Transfer-Encoding", None)
+                response.headers.fields = without(response.headers.fields, _TRANSFER)
             return
         if flow.request.method == "HEAD" or response.status_code in _BODYLESS:
             return
@@ -77,8 +81,9 @@ class Scrub:
             # A secret that is cut in two by the parts would not be recognised in either.
             _refuse(flow, exchange, "the upstream sent part of a body unasked")
             return
-        decoder = decoder_of(response.headers.get("Content-Encoding", ""))
-        transfer = response.headers.get("Transfer-Encoding", "").strip().lower()
+        fields = response.headers.fields
+        decoder = decoder_of(", ".join(_values(fields, b"content-encoding")))
+        transfer = ", ".join(_values(fields, b"transfer-encoding")).strip().lower()
         if decoder is None or transfer not in _TRANSFER_CODINGS:
             _refuse(flow, exchange, "the upstream used an encoding not asked for")
             return
@@ -111,13 +116,12 @@ def clean_head(exchange: Exchange, response: http.Response) -> None:
 
     What only this proxy may say is removed with them.
     """
-    fields = [f for f in response.headers.fields if f[0].lower() not in OWN_HEADERS]
+    fields = without(response.headers.fields, OWN_HEADERS)
     scrubber = exchange.scrubber
     if scrubber:
-        response.headers = http.Headers(scrubber.scrub_fields(fields))
+        fields = scrubber.scrub_fields(fields)
         response.data.reason = scrubber.scrub(response.data.reason)
-    else:
-        response.headers = http.Headers(fields)
+    response.headers.fields = fields
 
 
 def _refuse(
@@ -133,13 +137,17 @@ def _refuse(
 
 def _frame_as_stream(flow: http.HTTPFlow) -> None:
     """A cleaned body may have another length: chunked for HTTP/1.1, until close for 1.0."""
-    assert flow.response is not None
-    headers = flow.response.headers
-    for name in ("Content-Encoding", "Content-Length", "Transfer-Encoding"):
-        headers.pop(name, None)
+    response = flow.response
+    assert response is not None
+    fields = without(response.headers.fields, _FRAMING)
     if flow.request.is_http11:
-        headers["Transfer-Encoding"] = "chunked"
-        flow.response.http_version = "HTTP/1.1"
+        fields = (*fields, (b"Transfer-Encoding", b"chunked"))
+        response.data.http_version = b"HTTP/1.1"
+    response.headers.fields = fields
+
+
+def _values(fields: Fields, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for found, value in fields if found.lower() == name]
 
 
 def _clean_body(

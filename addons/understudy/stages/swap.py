@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mitmproxy import http
-
 from understudy.credentials.judge import Head, apply
 from understudy.credentials.resolver import SecretUnavailable
 from understudy.reasons import Reason
@@ -13,6 +11,8 @@ from understudy.stages.exchange import exchange_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+
+    from mitmproxy import http
 
     from understudy.credentials.placeholders import PlaceholderBook
     from understudy.credentials.resolver import Resolver
@@ -64,7 +64,7 @@ class Swap:
         )
         carrier = exchange.routed.carrier if exchange.routed else None
         after = apply(before, plan, secret, placeholder=placeholder, gateway_carrier=carrier)
-        request.headers = http.Headers(after.headers)
+        request.headers.fields = after.headers
         request.data.path = after.target
         if secret is not None and plan.carrier is not None:
             exchange.swapped.append((secret.name, (carrier or plan.carrier).label))

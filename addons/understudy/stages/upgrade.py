@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from mitmproxy import http
-
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
+from understudy.wire.fields import without
 from understudy.wire.frames import FrameError
 from understudy.wire.websocket import WebSocket, accepts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mitmproxy import http
+
     from understudy.stages.exchange import Exchange
 
 SWITCHING_PROTOCOLS = 101
 
-_EXTENSIONS = b"sec-websocket-extensions"
+_EXTENSIONS = frozenset({b"sec-websocket-extensions"})
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
 _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 
@@ -40,8 +41,8 @@ class Upgrade:
         if not verdict.websocket or exchange.routed is not None:
             return
         exchange.websocket = WebSocket(key)
-        fields = [f for f in flow.request.headers.fields if f[0].lower() != _EXTENSIONS]
-        flow.request.headers = http.Headers([*fields, *_UPGRADE])
+        kept = without(flow.request.headers.fields, _EXTENSIONS)
+        flow.request.headers.fields = (*kept, *_UPGRADE)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Refuse a 101 that is not what was asked for; have every frame of the client's checked."""
@@ -58,8 +59,8 @@ class Upgrade:
             if flow.killable:
                 flow.kill()
             return
-        kept = [f for f in response.headers.fields if f[0].lower() not in _HOP_BY_HOP]
-        response.headers = http.Headers([*kept, *_UPGRADE])
+        kept = without(response.headers.fields, _HOP_BY_HOP)
+        response.headers.fields = (*kept, *_UPGRADE)
         sent = cast("Callable[[bytes], list[bytes]]", flow.request.stream)
         flow.request.stream = _check_frames(exchange, websocket, sent)
 

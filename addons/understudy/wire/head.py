@@ -8,12 +8,15 @@ sees them; what passes has one reading only. Nothing here does I/O or knows the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
 from understudy.wire.websocket import requested_key
+
+if TYPE_CHECKING:
+    from understudy.wire.fields import Fields
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP/1\.([01])")
 _METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64} ")
@@ -30,12 +33,27 @@ _CONNECTION_OPTIONS = frozenset(
 )
 
 _HTTP_PORT = 80
+# What framing, identity and upgrades depend on.
+_TELLING = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"proxy-connection",
+        b"expect",
+        b"upgrade",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+    }
+)
+_REMEMBERED_LINE_BYTES = 256
+"""Longer lines are read each time: memory is not for clients to fill."""
 
 TargetForm = Literal["origin", "absolute", "authority", "asterisk"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """One request head whose request line could be read."""
 
     method: str
@@ -54,6 +72,13 @@ class RequestHead:
     """Why the head is refused whatever the policy says; None where it is clean."""
     websocket_key: bytes | None = None
     """The key where the head is a proper WebSocket handshake."""
+    fields: Fields = ()
+    """Every header field of a clean head, white space around the values taken off."""
+    minor_version: int = 1
+    """HTTP/1.0 or 1.1."""
+    keeps_alive: bool = False
+    """Whether the client wants to use the connection again."""
+    expects_continue: bool = False
 
 
 def looks_like_http(start: bytes) -> bool:
@@ -77,19 +102,29 @@ def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
     method, target, _ = match.groups()
     form, authority, path = _read_target(method, target)
     headers: dict[bytes, list[bytes]] = {}
+    fields: list[tuple[bytes, bytes]] = []
     refusal = _check_line(method, form, authority, path)
     if len(lines) - 1 > max_headers:
         refusal = refusal or Reason.HEADER_TOO_LARGE
     else:
         for line in lines[1:]:
-            field = _HEADER_LINE.fullmatch(line)
+            read = _remembered_line if len(line) <= _REMEMBERED_LINE_BYTES else _read_line
+            field = read(line)
             if field is None:
                 refusal = refusal or Reason.BAD_HEADER
                 break
-            headers.setdefault(field[1].lower(), []).append(field[2])
+            lower_name, name, value = field
+            fields.append((name, value))
+            if lower_name in _TELLING:
+                headers.setdefault(lower_name, []).append(value)
     if not _framing_is_clear(headers, http10=match[3] == b"0"):
         refusal = refusal or Reason.BAD_HEADER
-    if not _options_are_known(headers) or len(headers.get(b"host", [])) != 1:
+    options = _options(headers)
+    expects = [value.lower() for value in headers.get(b"expect", ())]
+    # Connection may not name an end-to-end header for removal; Expect only asks to continue.
+    if not options <= _CONNECTION_OPTIONS or expects not in ([], [b"100-continue"]):
+        refusal = refusal or Reason.BAD_HEADER
+    if len(headers.get(b"host", ())) != 1:
         refusal = refusal or Reason.BAD_HEADER
     lengths = headers.get(b"content-length", [b""])
     length = int(lengths[0]) if _CONTENT_LENGTH.fullmatch(lengths[0]) else None
@@ -106,7 +141,21 @@ def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
         content_length=length,
         refusal=refusal,
         websocket_key=requested_key(headers) if may_upgrade else None,
+        fields=tuple(fields) if refusal is None else (),
+        minor_version=0 if match[3] == b"0" else 1,
+        keeps_alive=match[3] == b"1" and b"close" not in options,
+        expects_continue=bool(expects),
     )
+
+
+def _read_line(line: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """(lower-case name, name, value) of a header line; None where it is malformed."""
+    field = _HEADER_LINE.fullmatch(line)
+    return (field[1].lower(), field[1], field[2]) if field else None
+
+
+# A client's lines repeat from request to request; nothing but the line decides what it says.
+_remembered_line = lru_cache(maxsize=1024)(_read_line)
 
 
 def _malformed_line(line: bytes) -> RequestHead | None:
@@ -155,12 +204,6 @@ def _framing_is_clear(headers: dict[bytes, list[bytes]], *, http10: bool) -> boo
     return len(lengths) <= 1 and all(_CONTENT_LENGTH.fullmatch(value) for value in lengths)
 
 
-def _options_are_known(headers: dict[bytes, list[bytes]]) -> bool:
-    """Connection may not name an end-to-end header for removal; Expect only asks to continue."""
-    options = {
-        option.strip().lower()
-        for value in headers.get(b"connection", []) + headers.get(b"proxy-connection", [])
-        for option in value.split(b",")
-    }
-    expects = [value.lower() for value in headers.get(b"expect", [])]
-    return options - {b""} <= _CONNECTION_OPTIONS and expects in ([], [b"100-continue"])
+def _options(headers: dict[bytes, list[bytes]]) -> set[bytes]:
+    values = (*headers.get(b"connection", ()), *headers.get(b"proxy-connection", ()))
+    return {option.strip().lower() for value in values for option in value.split(b",")} - {b""}

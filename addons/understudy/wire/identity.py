@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from understudy.policy.hosts import Authority, HostError, parse_authority
 from understudy.policy.model import Target
 from understudy.reasons import Reason
+from understudy.wire.fields import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 
 _HTTPS_PORT = 443
 _HTTP_PORT = 80
+_REMEMBERED_HOST_BYTES = 256
 
-_METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+_METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 
 HOP_BY_HOP = frozenset(
     {
@@ -59,10 +62,18 @@ def _inside_tunnel(head: RequestHead, tunnel: Authority, *, tls: bool) -> Author
     # Cleartext in a tunnel to 443 is answered as missing TLS, not as a wrong port.
     default = tunnel.port if tunnel.port in ({_HTTPS_PORT} if tls else {80, 443}) else None
     try:
-        host = parse_authority(head.host, default or (_HTTPS_PORT if tls else _HTTP_PORT))
+        host = _host_of(head.host, default or (_HTTPS_PORT if tls else _HTTP_PORT))
     except HostError:
         return Reason.BAD_HEADER
     return tunnel if host == tunnel else Reason.HOST_MISMATCH
+
+
+def _host_of(raw: bytes, default_port: int) -> Authority:
+    read = _remembered_host if len(raw) <= _REMEMBERED_HOST_BYTES else parse_authority
+    return read(raw, default_port)
+
+
+_remembered_host = lru_cache(maxsize=1024)(parse_authority)
 
 
 def _straight_to_proxy(head: RequestHead) -> Authority | Reason:
@@ -85,10 +96,10 @@ def overrides_method(headers: Iterable[tuple[bytes, bytes]], method: str) -> boo
     Frameworks that obey it would answer for a request that no rule has judged.
     """
     wanted = method.encode("ascii")
-    return any(
-        name.lower().replace(b"_", b"-") in _METHOD_OVERRIDES and value != wanted
-        for name, value in headers
-    )
+    for name, value in headers:
+        if normal_name(name) in _METHOD_OVERRIDES and value != wanted:
+            return True
+    return False
 
 
 def format_host(scheme: str, host: str, port: int) -> str:

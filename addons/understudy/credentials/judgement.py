@@ -1,0 +1,93 @@
+"""Everything about a request that can be decided from its head and the policy. Pure.
+
+Agents send the same head again and again, with another Content-Length. What was judged once is
+remembered for as long as policy and placeholders are the same objects.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from understudy.credentials.judge import Plan, inspect, judge
+from understudy.policy.direct import decide_request
+from understudy.reasons import Reason
+from understudy.wire.identity import overrides_method
+
+if TYPE_CHECKING:
+    from understudy.credentials.carriers import Head
+    from understudy.credentials.judge import Presented
+    from understudy.credentials.placeholders import Placeholders
+    from understudy.policy.model import Connection, Policy, Target, Verdict
+
+_REMEMBERED = 256
+_REMEMBERED_BYTES = 4096
+"""Larger heads are judged each time: memory is not for clients to fill."""
+
+
+class Judgement(NamedTuple):
+    """The verdict on a request and on the credential that came along."""
+
+    presented: Presented
+    bound: tuple[Connection, ...]
+    verdict: Verdict
+    plan: Plan | None
+    refusal: Reason | None
+    detail: str | None = None
+
+
+def judge_request(
+    policy: Policy, placeholders: Placeholders, target: Target, head: Head
+) -> Judgement:
+    """Judge a request whose identity is established; ``head`` without headers of one hop."""
+    presented = inspect(head, placeholders, policy.connections)
+    bound = policy.bound_to(target.host, target.port)
+    verdict = decide_request(policy, target, presented.connection)
+    if not verdict.allow:
+        return Judgement(presented, bound, verdict, None, verdict.reason)
+    via_gateway = verdict.connection is not None and verdict.connection.via_gateway
+    if overrides_method(head.headers, target.method) and not via_gateway:
+        # At a gateway they are refused with all else that steers it.
+        detail = "a header asks for another method"
+        return Judgement(presented, bound, verdict, None, Reason.BAD_METHOD, detail)
+    plan = judge(presented, verdict=verdict, bound=bound)
+    if not isinstance(plan, Reason):
+        return Judgement(presented, bound, verdict, plan, None)
+    if policy.mode == "report" and plan.reportable:
+        # Nothing is swapped for a request that enforce mode would refuse.
+        return Judgement(
+            presented,
+            bound,
+            verdict._replace(reason=plan, connection=None, websocket=False),
+            None,
+            None,
+        )
+    return Judgement(presented, bound, verdict, None, plan)
+
+
+class Judge:
+    """Judges requests, and remembers the latest; used from one event loop."""
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+        self._placeholders: Placeholders | None = None
+        self._known: dict[tuple[object, ...], Judgement] = {}
+
+    def judge(
+        self, policy: Policy, placeholders: Placeholders, target: Target, head: Head
+    ) -> Judgement:
+        """As :func:`judge_request`."""
+        if policy is not self._policy or placeholders is not self._placeholders:
+            self._policy, self._placeholders = policy, placeholders
+            self._known.clear()
+        # The one header that differs from request to request, and says nothing about either.
+        telling = tuple([f for f in head.headers if f[0].lower() != b"content-length"])
+        key = (target, head.target, telling)
+        judgement = self._known.get(key)
+        if judgement is None:
+            judgement = judge_request(policy, placeholders, target, head)
+            size = len(head.target) + sum([len(name) + len(value) for name, value in telling])
+            if size <= _REMEMBERED_BYTES:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[key] = judgement
+        return judgement

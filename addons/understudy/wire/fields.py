@@ -1,0 +1,39 @@
+"""Header fields as they travel: (name, value) pairs of bytes, in order. Pure.
+
+Every request pays for these several times over, so they stay plain tuples, and what depends on a
+name alone is remembered for the names that clients really use.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+
+_REMEMBERED_BYTES = 64
+"""Longer names are worked out each time: memory is not for clients to fill."""
+
+
+def first(fields: Fields, name: bytes) -> bytes:
+    """The value of the first field of this lower-case name; empty where there is none."""
+    for found, value in fields:
+        if found.lower() == name:
+            return value
+    return b""
+
+
+def without(fields: Fields, names: frozenset[bytes]) -> Fields:
+    """The fields whose lower-case name is none of ``names``."""
+    return tuple([field for field in fields if field[0].lower() not in names])
+
+
+def normal_name(name: bytes) -> str:
+    """A header's name in lower case with ``-`` for ``_``: CGI-like servers read both as one."""
+    return _remembered(name) if len(name) <= _REMEMBERED_BYTES else _normalise(name)
+
+
+def _normalise(name: bytes) -> str:
+    return name.decode("latin-1").lower().replace("_", "-")
+
+
+_remembered = lru_cache(maxsize=1024)(_normalise)
