@@ -52,12 +52,13 @@ LATER = {"responseheaders", "response", "error", "tls_failed_client", "client_di
 def make_engine(name: str) -> Any:
     """An engine with all its addons, and stand-ins for what they use."""
     some: Any = MagicMock()
+    master = ENGINES[name]().master
     ours = stages(
         sessions=some, policies=some, recorder=some, placeholders=some,
-        resolver=some, dialer=some, caller_token=None, carries_websockets=False,
+        resolver=some, dialer=some, caller_token=None, carries_websockets=master.carries_websockets,
     )  # fmt: skip
     listen, folder = ("127.0.0.1", 0), Path("unused")
-    return ENGINES[name]().master(
+    return master(
         ours, sessions=some, recorder=some, metrics=some, policies=some, issuer=some,
         listen=listen, confdir=folder,
     )  # fmt: skip

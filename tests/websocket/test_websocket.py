@@ -8,7 +8,7 @@ import pytest
 from tests.support.scene import forms_of
 from tests.support.websocket import POLICY, SECRET
 from tests.websocket.conftest import Place
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.server import ServerConnection
 
 pytestmark = pytest.mark.engine("express")
@@ -152,3 +152,23 @@ def test_what_the_client_says_is_bounded_like_a_body(start_place: Callable[..., 
     (finished,) = place.proxy.wait_for_events("request.finished")
     assert finished["reason"] == "body_too_large"
     assert finished["bytes_sent"] <= 1000
+
+
+@pytest.mark.parametrize("when", ["", ":after"])
+@pytest.mark.parametrize("stage", ["Upgrade", "Scrub", "Record"])
+def test_a_hook_that_fails_at_the_101_opens_nothing(
+    start_place: Callable[..., Place], stage: str, when: str
+) -> None:
+    def reflect(connection: ServerConnection) -> None:
+        connection.send(SECRET)
+
+    place = start_place(reflect, faults=True)
+    with place.proxy.sabotage(f"{stage}.responseheaders{when}"):
+        with pytest.raises((InvalidStatus, InvalidMessage)) as refused:
+            place.open()
+        if isinstance(refused.value, InvalidStatus):
+            assert refused.value.response.status_code == 503
+    (finished,) = place.proxy.wait_for_events("request.finished")
+    assert finished["reason"] == "internal_error"
+    with place.open() as socket:
+        assert socket.recv() == place.proxy.placeholder("good")
