@@ -100,6 +100,8 @@ def judge_growth(samples: Sequence[Gauges]) -> list[str]:
 def slope_kilobytes(samples: Sequence[Gauges], name: str) -> float:
     """Growth of a gauge for 100 000 requests after the warm-up, by least squares."""
     steady = samples[WARM_ROUNDS:]
+    if steady[0].requests == steady[-1].requests:
+        return 0.0
     line = statistics.linear_regression(
         [sample.requests for sample in steady], [getattr(sample, name) for sample in steady]
     )
