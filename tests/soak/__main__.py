@@ -42,13 +42,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--engine", default="express", choices=["express", "mitmproxy"])
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.02, help="seconds between two deeds")
     parser.add_argument("--keep", type=Path, help="a folder for audit and logs, to look at later")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        soak = Soak(folder, options.engine, options.minutes * 60, options.pause)
+        stage = Stage(folder, options.engine, options.workers)
+        soak = Soak(stage, options.minutes * 60, options.pause)
         broken = asyncio.run(soak.run())
     finally:
         if not options.keep:
@@ -59,8 +61,8 @@ def main() -> None:
 class Soak:
     """One soak: rounds of load with a rest after each, then the reckoning."""
 
-    def __init__(self, folder: Path, engine: str, seconds: float, pause: float) -> None:
-        self.stage = Stage(folder, engine)
+    def __init__(self, stage: Stage, seconds: float, pause: float) -> None:
+        self.stage = stage
         self.seconds = seconds
         self.pause = pause
         self.samples: list[Gauges] = []
@@ -139,7 +141,9 @@ class Soak:
                 *ledger.offences,
                 *self._search(),
             ],
-            "descriptors, threads, tasks and memory stay flat": judge_growth(self.samples),
+            "descriptors, threads, tasks and memory stay flat": judge_growth(
+                self.samples, self.stage.workers
+            ),
             "the proxy ends with exit code 0 and says nothing unexpected": self._complaints(code),
         }
         self._report(findings, broken)

@@ -36,6 +36,7 @@ class Stage:
 
     folder: Path
     engine: str
+    workers: int = 1
     ledger: Ledger = field(default_factory=Ledger)
 
     async def open(self) -> None:
@@ -58,6 +59,7 @@ class Stage:
             self.folder / "proxy",
             self.engine,
             environ={**self._fixed, "UNDERSTUDY_SPY_GAUGES": str(self.gauge_file)},
+            arguments=["--workers", str(self.workers)],
             names={"guarded.example": [["169.254.169.254"]]},
         )
         await asyncio.to_thread(self.proxy.__enter__)
@@ -79,7 +81,7 @@ class Stage:
 
     @property
     def gauge_file(self) -> Path:
-        """Where the proxy's process says how it is."""
+        """Where the proxy's processes say how they are; each adds its number to the name."""
         return self.folder / "gauges.json"
 
     # -- secrets

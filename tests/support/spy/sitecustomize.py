@@ -7,7 +7,8 @@ do not exist, and "slow:30" among the addresses makes the look-up take 30 second
 UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this hook of this addon
 raises, and with ``Swap.requestheaders:after`` it does its work first. UNDERSTUDY_SPY_CLOCK names a
 file that says by how many seconds the wall clock is ahead. UNDERSTUDY_SPY_GAUGES names a file
-into which SIGUSR1 writes what the process holds: descriptors, threads, tasks, memory.
+into which, its own number added to the name, a process writes on SIGUSR1 what it holds:
+descriptors, threads, tasks, memory.
 """
 
 import contextlib
@@ -113,14 +114,15 @@ if _gauge_file:
         gauges = {
             "descriptors": len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - as above
             "threads": len(os.listdir("/proc/self/task")),  # noqa: PTH208 - as above
-            "tasks": len(asyncio.all_tasks()),
+            "tasks": 0 if asyncio._get_running_loop() is None else len(asyncio.all_tasks()),
             "blocks": sys.getallocatedblocks(),
             "heap_kilobytes": _read_heap_kilobytes(),
             "rss_kilobytes": _read_rss_kilobytes(),
         }
-        with open(f"{_gauge_file}.new", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+        name = f"{_gauge_file}.{os.getpid()}"
+        with open(f"{name}.new", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
             json.dump(gauges, file)
-        os.replace(f"{_gauge_file}.new", _gauge_file)  # noqa: PTH105 - as above
+        os.replace(f"{name}.new", name)  # noqa: PTH105 - as above
 
     signal.signal(signal.SIGUSR1, _write_gauges)
 
