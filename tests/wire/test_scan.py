@@ -83,7 +83,9 @@ def test_a_hello_is_there_once_its_record_is(step: int) -> None:
     "data",
     [
         b"\x16\x03\x01\xff\xff" + b"a" * MAX_HELLO_BYTES,
-        b"\x16\x03\x01\x00\x01a" * (MAX_HELLO_RECORDS + 1),
+        b"\x16\x03\x01\x00\x01\x01" + b"\x16\x03\x01\x00\x01\x00" * MAX_HELLO_RECORDS,
+        b"\x16\x03\x01\x00\x05hello",
+        b"\x16\x03\x01\x40\x00\x01\xff\xff\xff",
     ],
 )
 def test_a_hello_without_measure_is_refused(data: bytes) -> None:

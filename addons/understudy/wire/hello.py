@@ -10,6 +10,7 @@ MAX_HELLO_BYTES = 1 << 14
 MAX_HELLO_RECORDS = 16
 """Real ones come in one; a few programs send two."""
 _HEADER_BYTES = 5
+_CLIENT_HELLO = 1
 
 
 class HelloScan:
@@ -27,6 +28,11 @@ class HelloScan:
         The bytes behind that may be the beginning of another.
         """
         if len(data) > MAX_HELLO_BYTES:
+            return Rejected(Reason.NOT_HTTP, "the ClientHello is too large")
+        start = data[_HEADER_BYTES : _HEADER_BYTES + int.from_bytes(data[3:_HEADER_BYTES])]
+        if start and start[0] != _CLIENT_HELLO:
+            return Rejected(Reason.NOT_HTTP, "no ClientHello")
+        if int.from_bytes(start[1:4]) > MAX_HELLO_BYTES:
             return Rejected(Reason.NOT_HTTP, "the ClientHello is too large")
         before = self._end
         while len(data) >= self._end + _HEADER_BYTES:
