@@ -13,6 +13,8 @@ from tests.support.proxy import Proxy
 from tests.support.scene import Scene
 from tests.support.upstream import Upstream
 
+from understudy.engine.gaps import GAPS
+
 POLICY = {
     "allow": [{"name": "good", "hosts": ["good.example"]}],
     "limits": {
@@ -196,3 +198,13 @@ def test_as_many_headers_as_the_limit_pass_and_one_more_is_431(tight: Scene) -> 
         assert wire.request(most + b"X: y\r\n\r\n").reason == "header_too_large"
     assert [line["reason"] for line in tight.verdicts()] == ["allowed", "header_too_large"]
     assert len(tight.seen("good.example")) == 1
+
+
+def test_an_engine_says_at_its_start_what_it_does_not_enforce(
+    strict: tuple[Proxy, Upstream],
+) -> None:
+    proxy, _ = strict
+    docs = (Path(__file__).parents[2] / "docs/architecture.md").read_text("utf-8")
+    for gap in GAPS:
+        assert gap in docs
+        assert (gap in proxy.log) == (proxy.engine == "mitmproxy")

@@ -19,6 +19,7 @@ from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream
 
 from understudy.engine.dialer import Dialer, DialPlan
+from understudy.engine.ports import NO_DESCRIPTORS
 from understudy.policy.load import load
 from understudy.reasons import Reason
 
@@ -88,7 +89,9 @@ def test_connections_that_cannot_be_accepted_wait_and_are_served_later(
         assert ask(old) == (200, "")
         with descriptors(proxy, 0):
             waiting = [proxy.wire() for _ in range(3)]
+            proxy.wait_until(lambda: NO_DESCRIPTORS in proxy.log)
             assert ask(old) == (200, "")
+        assert proxy.log.count("descriptors") < 50, "it tries again and again"
         for wire in waiting:
             with wire:
                 assert wire.connect("good.example:443").status == 200
@@ -190,3 +193,11 @@ def test_without_descriptors_the_proxys_own_port_is_still_no_way_out(
 
     assert asyncio.run(plan()) is Reason.ADDRESS_DENIED
     assert isinstance(asyncio.run(dialer.plan("a.example", 443, policy)), DialPlan)
+
+
+@needs_prlimit
+def test_the_proxy_may_open_all_the_descriptors_that_it_is_allowed(
+    start_proxy: Callable[..., Proxy],
+) -> None:
+    soft, hard = resource.prlimit(start_proxy(POLICY).process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard

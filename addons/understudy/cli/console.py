@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,19 @@ def _console(*, stderr: bool) -> Console:
 
 stderr = _console(stderr=True)
 stdout = _console(stderr=False)
+
+
+def log_to_stderr() -> None:
+    """Show this package's own log, which mitmproxy's master would swallow otherwise.
+
+    Only ours: what libraries log may quote requests.
+    """
+    logger = logging.getLogger("understudy")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("understudy: %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 @dataclass

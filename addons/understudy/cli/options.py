@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.console import UsageProblem, stderr
+from understudy.cli.console import UsageProblem, log_to_stderr, stderr
 from understudy.engine import settings
 from understudy.engine.settings import Settings, parse_address, parse_admin
 
@@ -232,6 +232,7 @@ def harden_process(*, quiet: bool = False) -> int:
     """Close this process to others before it serves; gives the umask that was set before."""
     from understudy.engine import process
 
+    log_to_stderr()
     if process.runs_as_root() and not quiet:
         stderr.print(
             "[yellow]warning[/] this runs as root: no file's mode protects the secrets from other "

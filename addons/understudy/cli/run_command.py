@@ -64,7 +64,10 @@ def run(
 
 def serve(settings: Settings) -> None:
     """Run a sidecar until a signal ends it; UsageProblem where it cannot start."""
+    from understudy.engine.process import allow_descriptors
+
     options.harden_process()
+    allow_descriptors()
     if settings.workers == 1:
         _run(settings, lambda _: _make_sidecar(settings))
         return
@@ -116,6 +119,7 @@ async def _serve(make_sidecar: Callable[[Callable[[], None]], Sidecar]) -> None:
 
 
 def _greet(sidecar: Sidecar) -> None:
+    from understudy.engine.gaps import GAPS
     from understudy.engine.settings import format_address
 
     stderr.print(f"proxy   http://{format_address(sidecar.proxy.address)}")
@@ -128,6 +132,8 @@ def _greet(sidecar: Sidecar) -> None:
         )
     if sidecar.settings.workers > 1:
         stderr.print(f"workers {sidecar.settings.workers}")
+    if sidecar.settings.engine == "mitmproxy":
+        stderr.print(f"[yellow]warning[/] engine mitmproxy: {'; '.join(GAPS)}", soft_wrap=True)
     stderr.print(f"CA      {sidecar.ca_cert}")
     if sidecar.policies.current is None:
         stderr.print(f"[red]policy  {sidecar.policies.path}: none in force, all is denied[/]")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import time
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from understudy.engine.lookup import Lookups
+from understudy.engine.ports import EXHAUSTED, NO_DESCRIPTORS
 from understudy.policy.addresses import is_guarded, is_within
 from understudy.reasons import Reason
 
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
     type Attempt = Callable[[str, int], Awaitable[Any]]
     """Connects to one (address, port); raises OSError."""
 
+logger = logging.getLogger(__name__)
+
 PLAN_LIFETIME_SECONDS = 10.0
 """A plan's addresses are looked up again after this, for new connections only."""
 _CACHE_ENTRIES = 1024
+_MAX_ACCEPTED = 4
 
 _current_plan: ContextVar[DialPlan | None] = ContextVar("understudy_dial_plan", default=None)
 
@@ -164,3 +169,27 @@ class GuardedEventLoop(asyncio.SelectorEventLoop):
         return await connect_as_planned(
             lambda address, port: connect(protocol_factory, address, port, **options)
         )
+
+    def _accept_connection(
+        self,
+        factory: Any,
+        listening: Any,
+        context: Any = None,
+        server: Any = None,
+        backlog: int = _MAX_ACCEPTED,
+        *rest: Any,
+    ) -> None:
+        """Take a few connections in a turn, so that few attempts fail where no descriptor is left.
+
+        asyncio tries as often as the backlog is long, and plans another try for each.
+        """
+        accept = super()._accept_connection  # type: ignore[misc] # private
+        accept(factory, listening, context, server, min(backlog, _MAX_ACCEPTED), *rest)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Say in a sentence what asyncio tells with a trace."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in EXHAUSTED and "socket" in context:
+            logger.warning(NO_DESCRIPTORS)
+        else:
+            super().call_exception_handler(context)

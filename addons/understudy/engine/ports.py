@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
 
 from understudy.engine.settings import format_address
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept(2) that pass by themselves."""
+NO_DESCRIPTORS = (
+    "no file descriptors are left: new connections wait. Raise the limit (ulimit -n), or lower "
+    "limits.max_connections in the policy."
+)
 
 
 def bind_all(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -42,6 +42,15 @@ def harden() -> int:
     return os.umask(UMASK)
 
 
+def allow_descriptors() -> None:
+    """Let this process open as many files and sockets as it is allowed to.
+
+    Shells give 1024, for programs that use select(2): every connection may take two.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def check_environment(environ: Mapping[str, str]) -> None:
     """Refuse variables that make TLS libraries write session keys; raises UnsafeProcess."""
     for name in KEY_LOG_VARIABLES:

@@ -6,10 +6,11 @@ with asyncio's own loop, and is served when there are descriptors again.
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 from typing import TYPE_CHECKING
+
+from understudy.engine.ports import EXHAUSTED, NO_DESCRIPTORS
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-_NOTHING_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener:
@@ -54,9 +54,10 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _NOTHING_LEFT:
+                if error.errno not in EXHAUSTED:
                     raise
                 # It stays readable; looking at it again and again would be all that is done.
+                logger.warning(NO_DESCRIPTORS)
                 self._loop.remove_reader(listening)
                 self._loop.call_later(_RETRY_SECONDS, self._resume, listening)
                 return

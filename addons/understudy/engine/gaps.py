@@ -1,0 +1,6 @@
+"""What mitmproxy's engine does not enforce: said at the start, and in docs/architecture.md."""
+
+GAPS = (
+    "what a client sends while its upstream is being connected is kept in memory, however much",
+    "idle_timeout_seconds counts in whole seconds, and a changed one holds for new connections",
+)
