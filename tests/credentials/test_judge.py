@@ -577,3 +577,24 @@ def test_the_name_of_a_subprotocol_is_no_key(offered: str) -> None:
     subject = head(("Sec-WebSocket-Protocol", offered), ("x-api-key", P))
     after = carry_out(subject, GOOD)
     assert (b"Sec-WebSocket-Protocol", offered.encode()) in after.headers
+
+
+SPACES = " " * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        head(("Authorization", f"Bearer x{SPACES}y")),
+        head(("Authorization", f"{SPACES}Bearer{SPACES}")),
+        head(("Authorization", f"Basic{SPACES}!")),
+        head(("Authorization", "Basic " + "QUFB" * (1 << 18) + "!")),
+        head(("Authorization", "Basic a" * (1 << 17))),
+        head(target="/?" + "&" * (1 << 20)),
+        head(target="/?" + f"key={SEARCH_P}&" * 10_000),
+    ],
+)
+def test_no_head_takes_longer_to_judge_than_its_length_explains(subject: Head) -> None:
+    """Square in the length, each of these would outlast this test's time."""
+    assert isinstance(decide(subject, replace(SEARCH, carriers=(*SEARCH.carriers, *GIT.carriers))),
+                      Plan | Reason)  # fmt: skip

@@ -141,3 +141,11 @@ def test_what_only_a_forgiving_parser_reads_is_refused(body: bytes, size: int) -
 @pytest.mark.parametrize("size", [1, 5, 100])
 def test_well_formed_json_is_not_refused(body: bytes, size: int) -> None:
     assert not scan(body, size)
+
+
+def test_endless_white_space_before_a_body_is_not_kept() -> None:
+    scanner = FieldScanner(FIELDS)
+    for _ in range(100):
+        assert not scanner.feed(b" " * 100_000)
+        assert len(scanner._tail) < 10
+    assert scanner.feed(b'{"api_base": "https://evil.example"}')

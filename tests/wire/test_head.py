@@ -114,3 +114,27 @@ def test_a_clean_head_holds_no_control_character_and_one_host(lines: list[bytes]
         names = [line.partition(b":")[0].lower() for line in raw.split(b"\r\n")]
         assert names.count(b"host") == 1
         assert not any(byte in raw.replace(b"\r\n", b"") for byte in b"\x00\r\n\x0b")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X: b" + b" " * (1 << 20) + b"c",
+        b"X:" + b" \t" * (1 << 19) + b"c",
+        b"X: " + b"b \t" * (1 << 19),
+        b"X: b" + b" " * (1 << 20) + b"\0",
+        b"X" * (1 << 20),
+    ],
+)
+def test_no_line_takes_longer_to_read_than_its_length_explains(line: bytes) -> None:
+    """Square in the length, a line of a mebibyte would outlast this test's time by days."""
+    parsed = parse_head(head("GET / HTTP/1.1", "Host: a", line), MAX_HEADERS)
+    assert parsed is not None
+
+
+def test_white_space_around_a_value_is_no_part_of_it() -> None:
+    parsed = parse_head(
+        head("POST / HTTP/1.1", "Host: \t a.example \t", "Content-Length:\t3 "), MAX_HEADERS
+    )
+    assert parsed is not None
+    assert (parsed.host, parsed.content_length, parsed.refusal) == (b"a.example", 3, None)

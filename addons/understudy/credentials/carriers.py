@@ -23,7 +23,10 @@ DEFAULT_BASIC_USERNAME = "x-access-token"
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _QUERY_NAME = re.compile(r"[0-9A-Za-z._~\-\[\]$]+")
 _USERNAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
-_BEARER = re.compile(rb"[ \t]*(?:bearer|token)[ \t]+(.*?)[ \t]*", re.IGNORECASE | re.DOTALL)
+# Possessive, so that a long run of spaces is gone through once and not from each of its places.
+_BEARER = re.compile(
+    rb"[ \t]*+(?:bearer|token)[ \t]++((?:[^ \t]++|[ \t]++(?=[^ \t]))*+)[ \t]*+", re.IGNORECASE
+)
 _BASIC = re.compile(rb"[ \t]*basic[ \t]+([0-9A-Za-z+/]+={0,2})[ \t]*", re.IGNORECASE)
 # Framing, routing and per-hop headers: a credential there would be dropped or change the request.
 _NEVER_A_CARRIER = frozenset(
@@ -201,6 +204,9 @@ def parameters(target: bytes) -> Iterator[Parameter]:
     if not start:
         return
     for pair in target[start:].split(b"&"):
+        if not pair:
+            start += 1
+            continue
         name, _, value = pair.partition(b"=")
         end = start + len(pair)
         yield Parameter(

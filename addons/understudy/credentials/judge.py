@@ -103,8 +103,11 @@ def inspect(
         connection = connections.get(name)
         needle = placeholders[name].encode("ascii")
         for carrier in connection.carriers if connection else ():
-            # Blanked once seen, so that what is left over is out of place.
-            while slot := _whole(carrier, rest, needle):
+            # Blanked once seen, so that what is left over is out of place; from the end, so that
+            # the spans before it stay true and the head is read once, however many there are.
+            for slot in reversed(find_slots(carrier, rest)):
+                if slot.value != needle:
+                    continue
                 sightings.append(Sighting(name, carrier, slot))
                 if len(found) == 1 and readings.count(needle) == 1:
                     # It stands nowhere else, in no reading: the usual request.

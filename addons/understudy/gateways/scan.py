@@ -53,6 +53,8 @@ class FieldScanner:
             self._tail += data
             start = self._tail.removeprefix(_UTF8_MARK).lstrip(b" \t\r\n")[:1]
             if not start or _UTF8_MARK.startswith(self._tail):
+                # All that came is a mark and white space: any amount of it is as good as a little.
+                self._tail = self._tail[: len(_UTF8_MARK) + 1]
                 return False
             if start in _UTF16_STARTS:
                 return True
