@@ -56,13 +56,15 @@ lock: | $(BIN)/uv ## compile the lock files again
 demo: $(VENV)/.runtime ## see it work: offline, in a few seconds
 	@$(BIN)/understudy demo
 
+# Two for each of two cores: many tests wait, for a deadline or a linger, while others work.
+TEST_PROCESSES := 4
 .PHONY: test
 test: $(VENV)/.dev ## the whole suite but the gateways; what starts a proxy runs on both engines
-	@$(PYTEST) -n 2 -m "not gateway" $(PYTEST_FLAGS)
+	@$(PYTEST) -n $(TEST_PROCESSES) -m "not gateway" $(PYTEST_FLAGS)
 
 .PHONY: test-gateways
-test-gateways: $(VENV)/.dev $(LITELLM_VENV)/.installed ## the SDKs through the real LiteLLM proxy
-	@$(PYTEST) -m gateway tests/gateways $(PYTEST_FLAGS)
+test-gateways: $(VENV)/.dev $(LITELLM_VENV)/.installed ## the SDKs through the real LiteLLM proxy, on the default engine
+	@$(PYTEST) -m gateway --engine express tests/gateways $(PYTEST_FLAGS)
 
 FUZZ_MINUTES := 5
 .PHONY: fuzz
