@@ -69,6 +69,9 @@ class Download:
             return await self._relay(flow.response)
         finally:
             client.on_end = None
+            self._reader.close()
+            if flow.response is not None:
+                flow.response.stream = False  # a filter holds its flow; see ResponseReader.close
 
     async def _read_final_head(self) -> http.Response:
         while True:

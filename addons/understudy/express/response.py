@@ -75,6 +75,10 @@ class ResponseReader:
         self._body.clear()
         return data
 
+    def close(self) -> None:
+        """Let go of the parser, which holds this reader: no cycle is left for the collector."""
+        del self._parser
+
     def has_more(self) -> bool:
         """Whether some of the body is at hand, or its end is."""
         return bool(self._body) or self._done
