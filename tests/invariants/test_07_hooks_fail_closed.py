@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import trustme
 from mitmproxy import dns, flow, hooks, tcp, udp
 from mitmproxy.connection import Client, Server
+from mitmproxy.log import LegacyLogEvents
 from mitmproxy.proxy.layers.dns import DnsRequestHook
 from mitmproxy.proxy.layers.tcp import TcpStartHook
 from mitmproxy.proxy.layers.udp import UdpStartHook
@@ -67,6 +69,9 @@ def make_engine(name: str) -> Any:
 async def find_addons(engine: str) -> list[object]:
     """Every addon of ours that the engine runs; what it takes from mitmproxy is not among them."""
     chain = make_engine(engine).addons.chain
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, LegacyLogEvents):
+            handler.uninstall()  # mitmproxy's master made it, for an event loop that ends here
     return [addon for addon in chain if type(addon).__module__.startswith("understudy.")]
 
 

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy import addonmanager, flow, http
 from mitmproxy.connection import Client, Server
-from mitmproxy.proxy import layer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from understudy.audit.events import new_request_id
-from understudy.engine.layers import Refused
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import denial_of
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mitmproxy.hooks import Hook
-    from mitmproxy.master import Master
 
     from understudy.admin.metrics import Metrics
     from understudy.stages.exchange import Session, Sessions
@@ -44,7 +41,7 @@ class FailClosedAddonManager(addonmanager.AddonManager):
     """mitmproxy's addon manager, with every hook call wrapped."""
 
     def __init__(
-        self, master: Master, sessions: Sessions, recorder: Recorder, metrics: Metrics
+        self, master: object, sessions: Sessions, recorder: Recorder, metrics: Metrics
     ) -> None:
         super().__init__(master)  # type: ignore[no-untyped-call] # the base is not annotated
         self._sessions = sessions
@@ -98,12 +95,13 @@ class FailClosedAddonManager(addonmanager.AddonManager):
             raise error
         self._metrics.hook_failed(hook)
         try:
-            self._refuse(hook, subject)
+            self.refuse(hook, subject)
         except Exception as second:  # noqa: BLE001 - the last resort below must be reached
             logger.error("refusing after %s failed with %s", hook, type(second).__name__)  # noqa: TRY400 - no text of the exception
             _last_resort(subject)
 
-    def _refuse(self, hook: str, subject: object) -> None:
+    def refuse(self, hook: str, subject: object) -> None:
+        """Refuse what a failed hook was about."""
         match subject:
             case http.HTTPFlow() if subject.request.method == "CONNECT":
                 self._refuse_connect(subject)
@@ -116,17 +114,14 @@ class FailClosedAddonManager(addonmanager.AddonManager):
                 subject.ssl_conn = None
                 self._refuse_exchange(subject.context.client)
             case ClientHelloData() | TlsData():
-                self._refuse_session(self._sessions.find(subject.context.client))
+                self.refuse_session(self._sessions.find(subject.context.client))
                 if isinstance(subject, TlsData):
                     subject.ssl_conn = None
             case Client() if hook == "client_disconnected":
                 self._sessions.end(subject)
             case Client():
                 subject.error = str(Reason.INTERNAL_ERROR)
-                self._refuse_session(self._sessions.find(subject) or self._sessions.start(subject))
-            case layer.NextLayer():
-                self._refuse_session(self._sessions.find(subject.context.client))
-                subject.layer = Refused(subject.context)
+                self.refuse_session(self._sessions.find(subject) or self._sessions.start(subject))
             case _:
                 _last_resort(subject)
 
@@ -135,7 +130,8 @@ class FailClosedAddonManager(addonmanager.AddonManager):
         if session is not None and session.exchange is not None:
             session.exchange.refuse(Reason.INTERNAL_ERROR)
 
-    def _refuse_session(self, session: Session | None) -> None:
+    def refuse_session(self, session: Session | None) -> None:
+        """Refuse a whole connection, once."""
         if session is not None:
             self._recorder.reject(session, Reason.INTERNAL_ERROR)
 
@@ -152,7 +148,7 @@ class FailClosedAddonManager(addonmanager.AddonManager):
         exchange = find_exchange(subject)
         if exchange is None or (exchange.refusal is not None and hook == "requestheaders"):
             _last_resort(subject)
-            self._refuse_session(self._sessions.find(subject.client_conn))
+            self.refuse_session(self._sessions.find(subject.client_conn))
             return
         exchange.refuse(Reason.INTERNAL_ERROR)
         self._recorder.decide(exchange)

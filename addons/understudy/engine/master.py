@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from mitmproxy import master
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.options import Options
+from mitmproxy.proxy import layer
 
 from understudy.engine import http1
 from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.closing import Closing
-from understudy.engine.layers import NextLayer
+from understudy.engine.layers import NextLayer, Refused
 from understudy.engine.options import fix_options
 from understudy.engine.ports import cannot_listen
 from understudy.engine.refusal import ImmediateRefusal
@@ -36,6 +37,18 @@ _CLOSING_SECONDS = 5.0
 _CLOSING_STEP_SECONDS = 0.01
 
 
+class _LayeredAddonManager(FailClosedAddonManager):
+    """Also refuses what only mitmproxy's own core asks of addons."""
+
+    def refuse(self, hook: str, subject: object) -> None:
+        """Refuse what a failed hook was about."""
+        if isinstance(subject, layer.NextLayer):
+            self.refuse_session(self._sessions.find(subject.context.client))
+            subject.layer = Refused(subject.context)
+        else:
+            super().refuse(hook, subject)
+
+
 class Master(master.Master):
     """The proxy engine: mitmproxy's core, our addon manager, our stages."""
 
@@ -54,7 +67,7 @@ class Master(master.Master):
         confdir: Path,
     ) -> None:
         super().__init__(Options())
-        self.addons = FailClosedAddonManager(self, sessions, recorder, metrics)
+        self.addons = _LayeredAddonManager(self, sessions, recorder, metrics)
         self._listen = listen
         self._sessions = sessions
         self._proxyserver = Proxyserver()

@@ -10,12 +10,12 @@ from mitmproxy import http
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
 
 from understudy.audit.events import new_request_id
 from understudy.authority.pair import AuthorityError
+from understudy.express.hello import read_hello
 from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.transfer import Transfer
 from understudy.reasons import Reason
@@ -211,8 +211,8 @@ class Conversation:
                 return None
             if not isinstance(found, Incomplete):
                 try:
-                    hello = parse_client_hello(bytes(received[:found]))
-                except (ValueError, EOFError):
+                    hello = read_hello(bytes(received[:found]))
+                except ValueError:
                     await self._reject(Reason.NOT_HTTP, "the ClientHello cannot be read")
                     return None
                 if hello is not None:

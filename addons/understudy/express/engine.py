@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from mitmproxy import http, master
+from mitmproxy import command, ctx, hooks, http, log
 from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 
@@ -39,8 +39,11 @@ _BACKLOG = 1024
 _NO_LIMITS_YET = Limits()
 
 
-class Express(master.Master):
-    """mitmproxy's master and addon manager, with a network side of its own."""
+class Express:
+    """Stands where mitmproxy's master does, for its addons, with a network side of its own.
+
+    It is none itself: the master's module imports every addon of mitmproxy, web pages included.
+    """
 
     carries_websockets = True
 
@@ -56,8 +59,15 @@ class Express(master.Master):
         listen: tuple[str, int],
         confdir: Path,
     ) -> None:
-        super().__init__(Options())
         del confdir  # mitmproxy's own engine wants one
+        self.event_loop = asyncio.get_running_loop()
+        self.should_exit = asyncio.Event()
+        self.options = Options()
+        self.commands = command.CommandManager(self)
+        self.log = log.Log(self)
+        ctx.master = self  # type: ignore[assignment] # what addons know of a master is here
+        ctx.options = self.options
+        ctx.log = self.log
         self.hooks = FailClosedAddonManager(self, sessions, recorder, metrics)
         self.addons = self.hooks
         self.hooks.add(*stages)
@@ -95,7 +105,7 @@ class Express(master.Master):
         except OSError as error:
             raise cannot_listen(self._listen, error.errno) from None
         self._sweeper = asyncio.create_task(self._sweep())
-        await self.running()
+        await self.hooks.trigger_event(hooks.RunningHook())
         host, port, *_ = self._server.sockets[0].getsockname()
         return host, port
 
@@ -168,4 +178,4 @@ class Express(master.Master):
         await asyncio.sleep(0)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self.done()
+        await self.hooks.trigger_event(hooks.DoneHook())
