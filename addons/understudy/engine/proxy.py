@@ -14,6 +14,7 @@ from understudy.authority.leaf import LeafIssuer
 from understudy.credentials.resolver import Resolver
 from understudy.engine.dialer import Dialer
 from understudy.engine.kinds import ENGINES
+from understudy.engine.process import settle_memory
 from understudy.stages import stages
 from understudy.stages.exchange import Sessions
 from understudy.stages.record import Recorder
@@ -137,6 +138,7 @@ class Proxy:
         if policy is not None:
             engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
             await self._fetch_secrets(policy)
+        settle_memory()
 
     def follow(self, policy: Policy | None, tell: Callable[[], None]) -> None:
         """Take over what the engine itself needs of a policy that takes force now."""
