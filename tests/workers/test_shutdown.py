@@ -34,7 +34,8 @@ def test_sigterm_under_load_ends_all_in_good_order(
     decided = {line["request_id"] for line in lines if line["event"] == "request.decided"}
     finished = {line["request_id"] for line in lines if line["event"] == "request.finished"}
     assert decided == finished
-    assert len(finished) == len(good.requests)
+    # What was decided at the very end may be cut before it is sent; nothing is sent unrecorded.
+    assert len(good.requests) <= len(finished)
     assert len(load.answered) <= len(finished)
     assert "takes its place" not in proxy.log
     assert "Traceback" not in proxy.log
