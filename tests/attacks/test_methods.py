@@ -63,6 +63,22 @@ def test_an_override_header_asks_for_nothing_that_was_not_decided(scene: Scene, 
     scene.expect_denied(answer, "bad_method")
 
 
+@pytest.mark.parametrize("name", ["X-Original-URL", "X_Rewrite_Url", "x-original-uri"])
+def test_an_override_header_asks_for_no_other_path(scene: Scene, name: str) -> None:
+    with scene.tunnel("twin.example") as wire:
+        answer = wire.request(f"GET /v1/x HTTP/1.1\nHost: twin.example\n{name}: /admin")
+    line = scene.expect_denied(answer, "path_not_canonical")
+    assert line["detail"] == "a header asks for another path"
+
+
+def test_the_denial_of_a_head_request_has_no_body(scene: Scene) -> None:
+    """What a client took for the next answer would be the proxy's own body."""
+    with scene.tunnel("other.example") as wire:
+        denied = wire.request("HEAD /private/x HTTP/1.1\nHost: other.example")
+        assert (denied.status, denied.header("proxy-status") is None) == (403, False)
+        assert wire.request("GET /x HTTP/1.1\nHost: other.example").body == b"hello"
+
+
 def test_a_body_on_get_is_framed_anew_and_stays_one_request(scene: Scene) -> None:
     smuggled = b"GET /private/x HTTP/1.1\r\nHost: other.example\r\n\r\n"
     answer = scene.request("other.example", method="GET", body=smuggled)

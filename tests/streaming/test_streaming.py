@@ -370,7 +370,10 @@ def test_an_answer_without_a_body_ends_there_and_the_tunnel_lives(
             answered = wire.request(head.encode())
             assert (answered.status, answered.body) == (status, b"")
     seen = scene.expect_allowed(host, 2)
-    assert [received.connection for received in seen] == [0, 0]
+    # A body that is announced may come after all: express, whose connections other clients use
+    # next, keeps none on which one may (tests/attacks/test_hostile_answers.py).
+    given_up = scene.proxy.engine == "express" and (b"1000" in raw or b"chunked" in raw)
+    assert [received.connection for received in seen] == [0, int(given_up)]
 
 
 def test_an_answer_without_a_length_ends_with_the_connection(start: Callable[..., Scene]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from understudy.credentials.judge import Plan, inspect, judge
 from understudy.policy.direct import decide_request
 from understudy.reasons import Reason
-from understudy.wire.identity import overrides_method
+from understudy.wire.identity import overrides_method, overrides_path
 
 if TYPE_CHECKING:
     from understudy.credentials.carriers import Head
@@ -49,6 +49,9 @@ def judge_request(
         # At a gateway they are refused with all else that steers it.
         detail = "a header asks for another method"
         return Judgement(presented, bound, verdict, None, Reason.BAD_METHOD, detail)
+    if overrides_path(head.headers, head.target) and not via_gateway:
+        detail = "a header asks for another path"
+        return Judgement(presented, bound, verdict, None, Reason.PATH_NOT_CANONICAL, detail)
     plan = judge(presented, verdict=verdict, bound=bound)
     if not isinstance(plan, Reason):
         return Judgement(presented, bound, verdict, plan, None)

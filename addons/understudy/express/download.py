@@ -14,11 +14,13 @@ from understudy.express.messages import (
     make_headers,
     response_head,
 )
-from understudy.express.response import ResponseReader
+from understudy.express.pool import binds_connection
+from understudy.express.response import BadResponseError, ResponseReader
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
 from understudy.stages.scrub import clean_head
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
+from understudy.wire.fields import without
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _BODYLESS = frozenset({204, 304})
 _FIRST_FINAL_STATUS = 200
+_NO_CONTENT = 204
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _CLOSE = (b"Connection", b"close")
@@ -79,7 +83,11 @@ class Download:
             status = response.data.status_code
             if status >= _FIRST_FINAL_STATUS or status == SWITCHING_PROTOCOLS:
                 return response
+            if not self._transfer.head.minor_version:
+                continue  # RFC 9110 15.2: HTTP/1.0 knows no interim responses
             clean_head(self._transfer.exchange(), response)
+            fields = without(response.data.headers.fields, _HOP_BY_HOP | _FRAMING)
+            response.data.headers = make_headers(fields)
             self._client.write(response_head(response))
 
     async def _read_head(self) -> http.Response:
@@ -124,7 +132,7 @@ class Download:
         self._send(pending)
         await client.drain()
         finished = self._upload.is_done() and transfer.body.done
-        if finished and reader.may_reuse():
+        if finished and reader.may_reuse() and not binds_connection(transfer.head, response):
             transfer.upstream = None
             transfer.express.pool.give_back(self._upstream)
         return transfer.keep_alive and finished and not client.ended
@@ -153,7 +161,11 @@ class Download:
             name = field[0].lower()
             if name in _HOP_BY_HOP:
                 continue
+            if name in _FRAMING and response.data.status_code == _NO_CONTENT:
+                continue
             if name == b"transfer-encoding":
+                if chunked or field[1].lower() != b"chunked":
+                    raise BadResponseError("a transfer coding nobody asked for from server")
                 if not takes_chunks:
                     continue
                 chunked = True

@@ -107,8 +107,10 @@ def _lines(headers: http.Headers) -> bytes:
     return b"".join([b"%s: %s\r\n" % field for field in headers.fields])
 
 
-def write_response(stream: Stream, response: http.Response, *, close: bool = False) -> None:
-    """Write a response that an addon made, whole."""
+def write_response(
+    stream: Stream, response: http.Response, *, close: bool = False, head_only: bool = False
+) -> None:
+    """Write a response that an addon made, whole; ``head_only`` as the answer to HEAD."""
     content = response.raw_content or b""
     lines = [f"HTTP/1.1 {response.status_code} {response.reason}".encode("latin-1")]
     lines += [
@@ -119,7 +121,8 @@ def write_response(stream: Stream, response: http.Response, *, close: bool = Fal
     lines.append(b"Content-Length: %d" % len(content))
     if close:
         lines.append(b"Connection: close")
-    stream.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
+    body = b"" if head_only else content
+    stream.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
 
 
 def apply_filter(stream: object, data: bytes) -> list[bytes]:

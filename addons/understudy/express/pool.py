@@ -17,15 +17,20 @@ from mitmproxy.connection import ConnectionState, Server
 from understudy.express.contexts import upstream_context
 from understudy.express.stream import Stream
 from understudy.reasons import Reason
+from understudy.wire.fields import first
 
 if TYPE_CHECKING:
+    from mitmproxy import http
+
     from understudy.engine.dialer import DialPlan
     from understudy.policy.model import Policy
+    from understudy.wire.head import RequestHead
 
 IDLE_SECONDS = 30.0
 LIFETIME_SECONDS = 600.0
 _CLOSING_SECONDS = 2.0
 MAX_IDLE_PER_DESTINATION = 64
+_CONNECTION_LOGINS = (b"ntlm", b"negotiate")
 
 
 class Destination(NamedTuple):
@@ -38,6 +43,8 @@ class Destination(NamedTuple):
     """Name of the policy's connection whose secret travels here; None without one."""
     trust: str | None
     """The policy's own roots, PEM."""
+    policy_digest: str
+    """Where a host is, and which addresses are open, are a policy's to say: another dials anew."""
 
 
 @dataclass(slots=True)
@@ -66,6 +73,19 @@ class Upstream:
         """Close once all is written, or where the upstream does not read, after a moment."""
         self.stream.close()
         asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self.stream.abort)
+
+
+def binds_connection(head: RequestHead, response: http.Response) -> bool:
+    """Whether a login may be the connection's and not the request's: NTLM, Negotiate.
+
+    Who is given such a connection next would be logged in as who had it before.
+    """
+    if first(head.fields, b"authorization").lower().startswith(_CONNECTION_LOGINS):
+        return True
+    return any(
+        name.lower() == b"www-authenticate" and value.lower().startswith(_CONNECTION_LOGINS)
+        for name, value in response.data.headers.fields
+    )
 
 
 class UpstreamError(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import httptools
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from understudy.express.stream import Stream
 
 MAX_HEAD_BYTES = 1 << 18
+"""The most that may come without a byte of a body in it: heads, and later trailers."""
+_REASON = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _BODYLESS = frozenset({204, 304})
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _FINAL_STATUS = 200
 _SWITCHING_PROTOCOLS = 101
 
@@ -41,6 +45,7 @@ class ResponseReader:
         self._body: list[bytes] = []
         self._done = False
         self._fed = 0
+        self._idle_bytes = 0
         self._overrun = False
         self._status = 0
         self._until_close = False
@@ -56,8 +61,6 @@ class ResponseReader:
                 error = BadResponseError if self._fed else NoResponseError
                 raise error("server closed connection")
             self._feed()
-            if self._fed > MAX_HEAD_BYTES and not self._has_head:
-                raise BadResponseError("response head too large")
         if self._interim:
             return self._interim.pop(0)
         return self._make_response()
@@ -66,7 +69,7 @@ class ResponseReader:
         """The next bytes of the body; empty at its end."""
         while not self._body and not self._done:
             if not self._stream.received and not await self._stream.wait():
-                if not self._until_close:
+                if not self._until_close or self._stream.cut:
                     raise BadResponseError("peer closed connection without sending complete body")
                 self._done = True
                 break
@@ -99,6 +102,10 @@ class ResponseReader:
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
+            self._idle_bytes = 0 if self._body else self._idle_bytes + len(data)
+            if self._idle_bytes > MAX_HEAD_BYTES:
+                # The parser keeps every header, and the beginning of one without an end.
+                raise BadResponseError("response head too large")
         except httptools.HttpParserUpgrade as upgrade:
             if self._status != _SWITCHING_PROTOCOLS:
                 raise BadResponseError("the upstream switched protocols") from None
@@ -122,7 +129,7 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        if not self._done:
+        if not self._has_head:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -137,9 +144,12 @@ class ResponseReader:
             return
         self._has_head = True
         self._keep_alive = self._parser.should_keep_alive()
-        names = {name.lower() for name, _ in self._headers}
+        framing = {name.lower() for name, _ in self._headers} & _FRAMING
         bodyless = self._head_request or self._status in _BODYLESS
-        self._until_close = not bodyless and not names & {b"content-length", b"transfer-encoding"}
+        self._until_close = not bodyless and not framing
+        if bodyless and framing:
+            # A server that sends the body all the same would answer the next request with it.
+            self._keep_alive = False
         if bodyless or self._status == _SWITCHING_PROTOCOLS:
             self._done = True
 
@@ -154,4 +164,6 @@ class ResponseReader:
             self._done = True
 
     def _make_response(self) -> http.Response:
+        if not _REASON.fullmatch(self._reason):
+            raise BadResponseError("a control character in the reason from server")
         return make_response(self._status, self._reason, tuple(self._headers))

@@ -35,6 +35,8 @@ class Stream(asyncio.Protocol):
         """Nothing more will arrive."""
         self.failed = False
         """The connection is gone in both directions."""
+        self.cut = False
+        """The end came unannounced: a reset, or TCP's end where TLS had not ended."""
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
@@ -78,13 +80,14 @@ class Stream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Note that the peer has said all; our side may still have something to say."""
+        self.cut = self.cut or (self._tls is not None and not self.ended)
         self.ended = True
         self._wake()
         return self._tls is None
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the connection is gone."""
-        del error
+        self.cut = self.cut or (error is not None and not self.ended)
         self.ended = self.failed = True
         self._wake()
         self.resume_writing()
@@ -141,7 +144,10 @@ class Stream(asyncio.Protocol):
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
+            # What was to be sent is lost, so nothing may follow it.
             self.tls_error = error
+            self.abort()
+            return
         self._flush_tls()
 
     async def drain(self) -> None:
@@ -186,8 +192,8 @@ class Stream(asyncio.Protocol):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=name
         )
-        if self.received:
-            self._incoming.write(self.take())
+        # All of it: what was sent in the clear never stands among what TLS has protected.
+        self._incoming.write(self.take(len(self.received)))
         self._advance_tls()
         while not self._handshaken and self.tls_error is None and await self.wait():
             pass
@@ -217,7 +223,7 @@ class Stream(asyncio.Protocol):
             self.ended = True
         except ssl.SSLError as error:
             self.tls_error = error
-            self.ended = True
+            self.ended = self.cut = True
         self._flush_tls()
 
     def _flush_tls(self) -> None:

@@ -116,7 +116,8 @@ class Transfer:
         await hooks.call("responseheaders", flow)
         await hooks.call("response", flow)
         going_on = self.keep_alive and self.body.done
-        write_response(self.client, flow.response, close=not going_on)
+        head_only = self.head.method == "HEAD"
+        write_response(self.client, flow.response, close=not going_on, head_only=head_only)
         return going_on
 
     # -- forwarding
@@ -160,6 +161,7 @@ class Transfer:
             port,
             named.name if named and exchange.swapped else None,
             policy.upstream.ca_pem,
+            policy.digest,
         )
         upstream = express.pool.take(destination) if reuse else None
         is_new = upstream is None

@@ -97,7 +97,9 @@ class Denial:
     def response(self) -> http.Response:
         """The denial as mitmproxy's response object."""
         headers = [(k.encode(), v.encode()) for k, v in self.headers()]
-        return http.Response.make(self.status, self.body(), http.Headers(headers))
+        # The client of a HEAD would take a body for its next answer.
+        body = b"" if self.method == "HEAD" else self.body()
+        return http.Response.make(self.status, body, http.Headers(headers))
 
     def to_bytes(self) -> bytes:
         """The denial as HTTP/1.1 bytes that end the connection."""

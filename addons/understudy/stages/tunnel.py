@@ -14,11 +14,14 @@ from understudy.wire.identity import caller_is_known
 if TYPE_CHECKING:
     from mitmproxy import http, tls
     from mitmproxy.connection import Client
+    from mitmproxy.tls import ClientHello
 
     from understudy.policy.model import Limits, Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
+
+_SERVER_NAME = 0  # RFC 6066 3
 
 
 class Tunnel:
@@ -108,7 +111,7 @@ class Tunnel:
             self._recorder.reject(session, Reason.NOT_HTTP, "TLS to the proxy's own port")
         elif session.hellos > 1:
             self._recorder.reject(session, Reason.NESTED_TLS)
-        elif data.client_hello.sni and not _same_host(data.client_hello.sni, session.tunnel.host):
+        elif not _names_only(data.client_hello, session.tunnel.host):
             self._recorder.reject(session, Reason.SNI_MISMATCH)
 
     def tls_established_client(self, data: tls.TlsData) -> None:
@@ -126,6 +129,14 @@ class Tunnel:
         if session is not None and session.tunnel is not None and session.requests == 0:
             self._recorder.reject(session, Reason.CLIENT_CLOSED, UNUSED_TUNNEL)
         self._recorder.connections_open(len(self._sessions))
+
+
+def _names_only(hello: ClientHello, host: str) -> bool:
+    """Whether the ClientHello asks for ``host``, or for no name at all."""
+    if hello.sni is None:
+        # mitmproxy also says None for two names, and for one that cannot be a host's.
+        return all(kind != _SERVER_NAME for kind, _ in hello.extensions)
+    return _same_host(hello.sni, host)
 
 
 def _same_host(sni: str, host: str) -> bool:

@@ -23,6 +23,8 @@ _HTTP_PORT = 80
 _REMEMBERED_HOST_BYTES = 256
 
 _METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+# IIS, Symfony and Zend route by these; they never look at the request line then.
+_PATH_OVERRIDES = frozenset({"x-original-uri", "x-original-url", "x-rewrite-url"})
 
 HOP_BY_HOP = frozenset(
     {
@@ -100,6 +102,11 @@ def overrides_method(headers: Iterable[tuple[bytes, bytes]], method: str) -> boo
         if normal_name(name) in _METHOD_OVERRIDES and value != wanted:
             return True
     return False
+
+
+def overrides_path(headers: Iterable[tuple[bytes, bytes]], path: bytes) -> bool:
+    """Whether a header asks for another path than the request line's; as overrides_method."""
+    return any(normal_name(name) in _PATH_OVERRIDES and value != path for name, value in headers)
 
 
 def format_host(scheme: str, host: str, port: int) -> str:
