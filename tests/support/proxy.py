@@ -30,8 +30,8 @@ class Proxy:
 
     ``policy`` is the policy file's content (a dict is written as YAML); ``engine`` is what the
     ``engine`` fixture gives; ``environ`` is added to
-    a clean environment; ``names`` is all that names resolve to, and ``faults`` lets
-    :meth:`sabotage` make hooks raise (see tests/support/spy).
+    a clean environment; ``names`` is all that names resolve to (None: what the system says), and
+    ``faults`` lets :meth:`sabotage` make hooks raise (see tests/support/spy).
     """
 
     policy: dict[str, Any] | str
@@ -39,7 +39,7 @@ class Proxy:
     engine: str
     environ: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=list)
-    names: dict[str, list[list[str]]] = field(default_factory=dict)
+    names: dict[str, list[list[str]]] | None = field(default_factory=dict)
     faults: bool = False
     program: list[str] = field(default_factory=list)
     """Runs in place of ``understudy``: another program with the same commands."""
@@ -72,7 +72,7 @@ class Proxy:
             "HOME": str(self.folder),
             "PYTHONPATH": str(SPY),
             "UNDERSTUDY_SPY_FILE": str(self.spy_file),
-            "UNDERSTUDY_SPY_NAMES": json.dumps(self.names),
+            **({} if self.names is None else {"UNDERSTUDY_SPY_NAMES": json.dumps(self.names)}),
             **({"UNDERSTUDY_SPY_FAULT": str(self.fault_file)} if self.faults else {}),
             **self.environ,
         }

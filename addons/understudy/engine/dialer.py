@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 PLAN_LIFETIME_SECONDS = 10.0
 """A plan's addresses are looked up again after this, for new connections only."""
 _CACHE_ENTRIES = 1024
+# Families, each with an address for documentation (RFC 5737, 3849), which no machine has.
+_V4 = (socket.AF_INET, "192.0.2.1")
+_V6 = (socket.AF_INET6, "2001:db8::1")
 _MAX_ACCEPTED = 4
 
 _current_plan: ContextVar[DialPlan | None] = ContextVar("understudy_dial_plan", default=None)
@@ -101,8 +104,9 @@ class Dialer:
             for address, to_port in found
             if (
                 declared
-                or not is_guarded(address)
                 or is_within(address, policy.upstream.allow_addresses)
+                # What this machine serves under a public address of its own is as internal.
+                or not (is_guarded(address) or _is_local(address))
             )
             and not self._is_own(address, to_port)
         )
@@ -132,13 +136,22 @@ def _is_local(address: str) -> bool:
 
     Where that cannot be found out, for want of a descriptor say, it counts as one.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family, nobodys = _V6 if ":" in address else _V4
+    problem = _bind(family, address)
+    if problem is None and not is_guarded(address):
+        # Linux can be told to bind to any address (ip_nonlocal_bind): then it proves nothing.
+        return _bind(family, nobodys) is not None
+    return problem not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def _bind(family: socket.AddressFamily, address: str) -> int | None:
+    """Try to bind to ``address``: None where that works, else the errno."""
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
     except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True
+        return error.errno or 0
+    return None
 
 
 async def connect_as_planned(attempt: Attempt) -> Any:

@@ -43,12 +43,21 @@ _GUARDED_V4 = tuple(
 _GUARDED_V6 = tuple(
     IPv6Network(text)
     for text in (
+        # Outside 2000::/3 nothing is global unicast (RFC 4291 2.4 and IANA's registry). The parts
+        # that lead somewhere are named as well, so that each has its reason.
+        "::/3",
+        "4000::/2",
+        "8000::/1",
         "::/128",  # RFC 4291: unspecified
         "::1/128",  # RFC 4291: loopback
+        "::ffff:0:0:0/96",  # RFC 2765: translated IPv4
         "64:ff9b:1::/48",  # RFC 8215: local-use NAT64
         "100::/64",  # RFC 6666: discard
+        "100:0:0:1::/64",  # RFC 9780: dummy prefix
         "2001::/23",  # RFC 2928: protocol assignments, Teredo (RFC 4380) and ORCHID included
         "2001:db8::/32",  # RFC 3849: documentation
+        "2002::/16",  # RFC 3056: 6to4, whatever IPv4 address it leads to
+        "3ffe::/16",  # RFC 3701: the 6bone, given back
         "3fff::/20",  # RFC 9637: documentation
         "5f00::/16",  # RFC 9602: segment routing
         "fc00::/7",  # RFC 4193: unique local; fd00:ec2::254 is a metadata address
@@ -97,8 +106,10 @@ def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address
         return [address]
     if address.ipv4_mapped is not None:
         return [address.ipv4_mapped]
+    if address in _NAT64:
+        return [IPv4Address(int(address) & 0xFFFFFFFF)]
     inner = address.sixtofour
-    if inner is None and (address in _NAT64 or (address in _V4_COMPATIBLE and int(address) > 1)):
+    if inner is None and address in _V4_COMPATIBLE and int(address) > 1:
         inner = IPv4Address(int(address) & 0xFFFFFFFF)
     return [address] if inner is None else [address, inner]
 
