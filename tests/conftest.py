@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Number bytes that may be random: the processes of a run must agree on the names."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what starts a proxy, by whichever fixture, once with each engine."""
     if "engine" in metafunc.fixturenames:
