@@ -77,6 +77,10 @@ SOAK_MINUTES := 15
 soak: $(VENV)/.dev ## everything at once for SOAK_MINUTES (15), then every request accounted for
 	@$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES) $(SOAK_FLAGS)
 
+.PHONY: threat-model
+threat-model: $(VENV)/.dev ## write the table of docs/threat-model.md from the tests
+	@$(BIN)/python -m tests.attacks.table
+
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff, ruff format, mypy --strict
 	@$(BIN)/ruff check .

@@ -35,6 +35,7 @@ def full_disk(scene: Scene, spare_bytes: int = 0) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.attack("audit outage")
 @pytest.mark.parametrize("spare_bytes", [0, 1, 50])
 def test_full_disk_is_503_and_service_resumes_with_room(
     good: Upstream, start_scene: Callable[..., Scene], spare_bytes: int
@@ -53,6 +54,7 @@ def test_full_disk_is_503_and_service_resumes_with_room(
     assert len(scene.events("request.finished")) == 2
 
 
+@pytest.mark.attack("audit outage")
 def test_full_disk_refuses_new_tunnels_requests_and_connections_alike(
     good: Upstream, start_scene: Callable[..., Scene]
 ) -> None:
@@ -68,6 +70,7 @@ def test_full_disk_refuses_new_tunnels_requests_and_connections_alike(
     assert scene.proxy.metrics()[failed] >= 2
 
 
+@pytest.mark.attack("audit outage")
 def test_best_effort_forwards_without_an_audit(
     good: Upstream, start_scene: Callable[..., Scene]
 ) -> None:

@@ -79,6 +79,7 @@ def detail(scene: Scene) -> str:
     return str(finished["detail"])
 
 
+@pytest.mark.attack("bad upstream")
 @pytest.mark.parametrize("case", CASES)
 def test_upstream_with_a_wrong_certificate_gets_no_byte_of_the_request(
     start_upstream: Callable[..., Upstream],
@@ -93,6 +94,7 @@ def test_upstream_with_a_wrong_certificate_gets_no_byte_of_the_request(
     assert DETAILS.get(case, "another name") in detail(scene)
 
 
+@pytest.mark.attack("bad upstream")
 @pytest.mark.parametrize("after_bytes", [0, 1, 100])
 def test_upstream_that_hangs_up_in_the_handshake_is_502(
     start_scene: Callable[..., Scene], after_bytes: int
@@ -115,6 +117,7 @@ def test_upstream_that_hangs_up_in_the_handshake_is_502(
     assert "TLS" in detail(scene) or "closed" in detail(scene)
 
 
+@pytest.mark.attack("bad upstream")
 def test_upstream_that_does_not_listen_is_502(start_scene: Callable[..., Scene]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -124,12 +127,14 @@ def test_upstream_that_does_not_listen_is_502(start_scene: Callable[..., Scene])
     assert "connect" in detail(scene)
 
 
+@pytest.mark.attack("bad upstream")
 def test_name_that_does_not_resolve_is_502(start_scene: Callable[..., Scene]) -> None:
     scene = start_scene(POLICY, [], {SECRET: []}, environ={"GOOD_KEY": SECRET})
     ask(scene)
     assert "looked up" in detail(scene)
 
 
+@pytest.mark.attack("bad upstream")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -154,6 +159,7 @@ def test_upstream_that_does_not_answer_in_http_is_502(
     assert detail(scene)
 
 
+@pytest.mark.attack("bad upstream")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_answer_that_breaks_off_is_not_passed_off_as_whole(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], *, chunked: bool

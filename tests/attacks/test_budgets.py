@@ -51,6 +51,7 @@ def tight(strict: tuple[Proxy, Upstream]) -> Iterator[Scene]:
     scene.leave()
 
 
+@pytest.mark.attack("endless head")
 @pytest.mark.parametrize("place", ["proxy port", "tunnel"])
 def test_endless_header_is_cut_off_at_the_limit(tight: Scene, place: str) -> None:
     wire = tight.tunnel("good.example") if place == "tunnel" else tight.wire()
@@ -71,6 +72,7 @@ def test_endless_header_is_cut_off_at_the_limit(tight: Scene, place: str) -> Non
     tight.expect_nothing_upstream()
 
 
+@pytest.mark.attack("endless head")
 @pytest.mark.parametrize(
     "head",
     [
@@ -89,6 +91,7 @@ def test_head_over_a_limit_is_431(tight: Scene, head: bytes) -> None:
     tight.expect_nothing_upstream()
 
 
+@pytest.mark.attack("large body")
 def test_declared_body_over_the_limit_is_413_before_it_is_sent(tight: Scene) -> None:
     with tight.tunnel("good.example") as wire:
         answer = wire.request(
@@ -97,6 +100,7 @@ def test_declared_body_over_the_limit_is_413_before_it_is_sent(tight: Scene) -> 
     tight.expect_denied(answer, "body_too_large")
 
 
+@pytest.mark.attack("large body")
 def test_chunked_body_over_the_limit_never_arrives_whole(tight: Scene) -> None:
     with tight.tunnel("good.example") as wire:
         wire.send(
@@ -111,6 +115,7 @@ def test_chunked_body_over_the_limit_never_arrives_whole(tight: Scene) -> None:
     assert tight.seen("good.example") == []
 
 
+@pytest.mark.attack("endless head")
 @pytest.mark.parametrize("place", ["proxy port", "tunnel", "tunnel TLS"])
 def test_half_a_head_is_closed_in_time(tight: Scene, place: str) -> None:
     wire = tight.wire()
@@ -122,6 +127,7 @@ def test_half_a_head_is_closed_in_time(tight: Scene, place: str) -> None:
     tight.expect_closed(wire, "timeout")
 
 
+@pytest.mark.attack("endless head")
 def test_one_byte_at_a_time_does_not_extend_the_time(tight: Scene) -> None:
     wire = tight.tunnel("good.example")
     wire.socket.settimeout(0.05)
@@ -142,6 +148,7 @@ def test_one_byte_at_a_time_does_not_extend_the_time(tight: Scene) -> None:
     tight.expect_nothing_upstream()
 
 
+@pytest.mark.attack("endless head")
 @pytest.mark.parametrize("place", ["silence", "half a hello", "tunnel silence"])
 def test_silence_is_closed_when_the_idle_time_is_over(tight: Scene, place: str) -> None:
     wire = tight.wire()
@@ -155,6 +162,7 @@ def test_silence_is_closed_when_the_idle_time_is_over(tight: Scene, place: str) 
     tight.expect_nothing_upstream()
 
 
+@pytest.mark.attack("endless head")
 def test_connections_beyond_the_limit_are_closed_and_told_of(tight: Scene) -> None:
     kept = [tight.wire(f"127.0.0.{1 + n % 2}") for n in range(5)]
     for wire in kept:
@@ -173,6 +181,7 @@ def test_connections_beyond_the_limit_are_closed_and_told_of(tight: Scene) -> No
     assert (line["event"], line["detail"]) == ("connection.rejected", "in all")
 
 
+@pytest.mark.attack("endless head")
 def test_connections_of_one_client_beyond_its_limit_leave_room_for_others(tight: Scene) -> None:
     kept = [tight.tunnel("good.example") for _ in range(3)]
     assert tight.wire().read_until_closed() == b""
@@ -191,6 +200,7 @@ def test_connections_of_one_client_beyond_its_limit_leave_room_for_others(tight:
     assert tight.proxy.metrics()[f"understudy_requests_total{{{labels}}}"] >= 1
 
 
+@pytest.mark.attack("endless head")
 def test_as_many_headers_as_the_limit_pass_and_one_more_is_431(tight: Scene) -> None:
     with tight.tunnel("good.example") as wire:
         most = GET + b"".join(b"X%d: y\r\n" % n for n in range(49))
@@ -200,6 +210,7 @@ def test_as_many_headers_as_the_limit_pass_and_one_more_is_431(tight: Scene) -> 
     assert len(tight.seen("good.example")) == 1
 
 
+@pytest.mark.attack("endless head")
 def test_an_engine_says_at_its_start_what_it_does_not_enforce(
     strict: tuple[Proxy, Upstream],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 
+import pytest
 from tests.support.client import client_hello
 from tests.support.scene import Scene
 
@@ -16,6 +17,7 @@ def word(source: random.Random, letters: str = string.ascii_lowercase) -> str:
     return "".join(source.choices(letters, k=source.randint(4, 16)))
 
 
+@pytest.mark.attack("flood of names")
 def test_random_hosts_methods_and_paths_add_no_series(scene: Scene) -> None:
     source = random.Random(7)
     before = set(scene.proxy.metrics())
@@ -38,6 +40,7 @@ def test_random_hosts_methods_and_paths_add_no_series(scene: Scene) -> None:
     assert sorted(path.name for path in scene.proxy.state.rglob("*")) == files
 
 
+@pytest.mark.attack("flood of names")
 def test_random_server_names_add_no_series_and_get_no_certificate(scene: Scene) -> None:
     source = random.Random(8)
     before = set(scene.proxy.metrics())
@@ -54,6 +57,7 @@ def test_random_server_names_add_no_series_and_get_no_certificate(scene: Scene) 
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("flood of names")
 def test_random_bytes_in_every_field_add_no_series(scene: Scene) -> None:
     source = random.Random(9)
     before = set(scene.proxy.metrics())

@@ -22,6 +22,7 @@ def basic(user: str, password: str) -> str:
 # -- what works, so that the rest means something
 
 
+@pytest.mark.attack("misplaced placeholder")
 @pytest.mark.parametrize(
     ("name", "written", "location"),
     [
@@ -43,6 +44,7 @@ def test_whole_placeholder_in_a_carrier_becomes_the_secret(
     assert scene.verdict()["swapped"] == [{"secret": "GOOD_KEY", "location": location}]
 
 
+@pytest.mark.attack("misplaced placeholder")
 def test_basic_password_becomes_the_secret(scene: Scene) -> None:
     value = basic("x-access-token", scene.placeholder("good"))
     assert scene.request("good.example", headers=[("Authorization", value)]).status == 200
@@ -51,6 +53,7 @@ def test_basic_password_becomes_the_secret(scene: Scene) -> None:
     assert scene.verdict()["swapped"] == [{"secret": "GOOD_KEY", "location": "basic:password"}]
 
 
+@pytest.mark.attack("misplaced placeholder")
 def test_query_carrier_becomes_the_secret_and_is_not_logged(scene: Scene) -> None:
     answer = scene.request("good.example", f"/x?a=1&key={scene.placeholder('good')}&b=2")
     assert answer.status == 200
@@ -102,6 +105,7 @@ PLACES = [
 ]  # fmt: skip
 
 
+@pytest.mark.attack("misplaced placeholder")
 @pytest.mark.parametrize("place", PLACES)
 def test_placeholder_anywhere_else_is_denied(scene: Scene, place: str) -> None:
     headers = headers_with(place, scene.placeholder("good"))
@@ -111,6 +115,7 @@ def test_placeholder_anywhere_else_is_denied(scene: Scene, place: str) -> None:
     assert "swapped" not in line
 
 
+@pytest.mark.attack("misplaced placeholder")
 @pytest.mark.parametrize("place", PLACES)
 def test_placeholder_in_its_carrier_and_anywhere_else_is_denied(scene: Scene, place: str) -> None:
     placeholder = scene.placeholder("good")
@@ -120,6 +125,7 @@ def test_placeholder_in_its_carrier_and_anywhere_else_is_denied(scene: Scene, pl
     scene.expect_denied(answer, answer.reason)
 
 
+@pytest.mark.attack("misplaced placeholder")
 @pytest.mark.parametrize(
     "target",
     [
@@ -148,6 +154,7 @@ def test_placeholder_in_the_target_is_denied(scene: Scene, target: str) -> None:
     scene.expect_denied(answer, answer.reason)
 
 
+@pytest.mark.attack("foreign credential")
 def test_two_carriers_at_once_are_ambiguous(scene: Scene) -> None:
     placeholder = scene.placeholder("good")
     answer = scene.request(
@@ -160,6 +167,7 @@ def test_two_carriers_at_once_are_ambiguous(scene: Scene) -> None:
 # -- row 22: other keys
 
 
+@pytest.mark.attack("foreign credential")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -189,12 +197,14 @@ def test_no_other_credential_reaches_a_bound_host(
     scene.expect_denied(answer, "foreign_credential")
 
 
+@pytest.mark.attack("foreign credential")
 @pytest.mark.parametrize("target", [f"/?key={FOREIGN}", f"/?%6bey={FOREIGN}", "/?key="])
 def test_no_other_key_reaches_a_bound_host_in_the_query(scene: Scene, target: str) -> None:
     answer = scene.request("good.example", target)
     scene.expect_denied(answer, "foreign_credential")
 
 
+@pytest.mark.attack("foreign credential")
 @pytest.mark.parametrize(
     "name", ["Authorization", "X-Goog-Api-Key", "Api-Key", "x_api_key", "X-Auth-Token", "X-API-KEY"]
 )
@@ -208,6 +218,7 @@ def test_the_placeholder_and_another_key_are_ambiguous(scene: Scene, name: str, 
     scene.expect_denied(answer, "ambiguous_credential")
 
 
+@pytest.mark.attack("foreign credential")
 def test_cookies_do_not_reach_a_bound_host(scene: Scene) -> None:
     """A session of the attacker's would be a credential too."""
     answer = scene.request(
@@ -218,6 +229,7 @@ def test_cookies_do_not_reach_a_bound_host(scene: Scene) -> None:
     assert b"attacker" not in scene.bytes_seen("good.example")
 
 
+@pytest.mark.attack("misplaced placeholder")
 def test_no_credential_at_all_goes_up_untouched(scene: Scene) -> None:
     assert scene.request("good.example").status == 200
     (received,) = scene.expect_allowed("good.example")
@@ -228,6 +240,7 @@ def test_no_credential_at_all_goes_up_untouched(scene: Scene) -> None:
 # -- row 24: duplicates and joins
 
 
+@pytest.mark.attack("joined credentials")
 @pytest.mark.parametrize("name", ["Authorization", "X-Api-Key"])
 @pytest.mark.parametrize("second", ["same", "foreign", "twin"])
 @pytest.mark.parametrize("order", ["own first", "own last"])
@@ -250,6 +263,7 @@ def test_duplicate_credential_headers_are_refused(
     scene.expect_denied(answer, answer.reason)
 
 
+@pytest.mark.attack("joined credentials")
 @pytest.mark.parametrize("separator", [",", ", ", ";", " "])
 def test_joined_credentials_are_refused(scene: Scene, separator: str) -> None:
     value = f"Bearer {scene.placeholder('good')}{separator}Bearer {FOREIGN}"
@@ -261,6 +275,7 @@ def test_joined_credentials_are_refused(scene: Scene, separator: str) -> None:
 # -- row 23: the wrong host
 
 
+@pytest.mark.attack("placeholder elsewhere")
 @pytest.mark.parametrize("host", ["other.example", "twin.example"])
 @pytest.mark.parametrize("name", ["X-Api-Key", "Authorization", "X-Debug", "Cookie"])
 def test_placeholder_never_reaches_unbound_host(scene: Scene, host: str, name: str) -> None:
@@ -273,6 +288,7 @@ def test_placeholder_never_reaches_unbound_host(scene: Scene, host: str, name: s
     assert scene.proxy.metrics()[VIOLATIONS] == before + 1
 
 
+@pytest.mark.attack("placeholder elsewhere")
 @pytest.mark.parametrize("target", ["/v1/{p}", "/v1/x?key={p}", "/v1/x?y=%{h}"])
 def test_placeholder_in_a_target_never_reaches_unbound_host(scene: Scene, target: str) -> None:
     placeholder = scene.placeholder("good")
@@ -281,6 +297,7 @@ def test_placeholder_in_a_target_never_reaches_unbound_host(scene: Scene, target
     scene.expect_denied(answer, "placeholder_wrong_host")
 
 
+@pytest.mark.attack("placeholder elsewhere")
 def test_placeholder_in_plain_http_goes_nowhere(scene: Scene) -> None:
     with scene.wire() as wire:
         answer = wire.request(
@@ -290,6 +307,7 @@ def test_placeholder_in_plain_http_goes_nowhere(scene: Scene) -> None:
     scene.expect_denied(answer, "placeholder_wrong_host")
 
 
+@pytest.mark.attack("placeholder elsewhere")
 def test_both_placeholders_are_wrong_on_either_host(scene: Scene) -> None:
     answer = scene.request(
         "good.example",
@@ -301,6 +319,7 @@ def test_both_placeholders_are_wrong_on_either_host(scene: Scene) -> None:
     scene.expect_denied(answer, "placeholder_wrong_host")
 
 
+@pytest.mark.attack("placeholder elsewhere")
 def test_an_unbound_host_gets_the_agents_own_headers(scene: Scene) -> None:
     """Keys that this proxy does not guard are the agent's own business on other hosts."""
     answer = scene.request("other.example", headers=[("Authorization", f"Bearer {FOREIGN}")])

@@ -13,6 +13,7 @@ def raw(scene: Scene, host: str, head: bytes, body: bytes = b"") -> str:
         return wire.request(head, body).reason
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -58,6 +59,7 @@ def test_ambiguous_framing_is_refused_and_nothing_goes_up(scene: Scene, lines: l
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize(
     "line",
     [
@@ -81,6 +83,7 @@ def test_odd_request_line_is_refused(scene: Scene, line: bytes) -> None:
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("end", [b"\n\n", b"\n\r\n", b"\r\n\n"])
 def test_bare_newlines_do_not_end_a_head(scene: Scene, end: bytes) -> None:
     with scene.tunnel("good.example") as wire:
@@ -89,6 +92,7 @@ def test_bare_newlines_do_not_end_a_head(scene: Scene, end: bytes) -> None:
     scene.expect_denied(answer, "bad_header", event="connection.rejected")
 
 
+@pytest.mark.attack("chunk tricks")
 @pytest.mark.parametrize(
     "chunks",
     [
@@ -115,6 +119,7 @@ def test_bad_chunks_end_the_request_and_smuggle_nothing(scene: Scene, chunks: by
     assert b"Authorization" not in scene.bytes_seen("good.example")
 
 
+@pytest.mark.attack("smuggling")
 def test_pipelined_requests_are_each_decided_on_their_own(scene: Scene) -> None:
     first = b"GET /1 HTTP/1.1\r\nHost: good.example\r\n\r\n"
     second = b"GET /2 HTTP/1.1\r\nHost: evil.example\r\n\r\n"
@@ -126,6 +131,7 @@ def test_pipelined_requests_are_each_decided_on_their_own(scene: Scene) -> None:
     assert [r.target for r in scene.seen("good.example")] == ["/1"]
 
 
+@pytest.mark.attack("hop-by-hop tricks")
 @pytest.mark.parametrize(
     "value",
     ["Authorization", "X-Api-Key", "close, X-Api-Key", "Host", "Content-Length", "x-anything"],
@@ -138,6 +144,7 @@ def test_connection_may_not_name_headers_for_removal(scene: Scene, value: str) -
     scene.expect_denied(answer, "bad_header")
 
 
+@pytest.mark.attack("hop-by-hop tricks")
 @pytest.mark.parametrize("value", ["h2c", "H2C", "h2C, foo", "websocket", "foo", "TLS/1.0"])
 def test_upgrades_are_not_passed_on(scene: Scene, value: str) -> None:
     answer = scene.request(
@@ -154,6 +161,7 @@ def test_upgrades_are_not_passed_on(scene: Scene, value: str) -> None:
     assert received.headers("http2-settings") == []
 
 
+@pytest.mark.attack("hop-by-hop tricks")
 def test_hop_by_hop_headers_stay_here(scene: Scene) -> None:
     names = ["Proxy-Authorization", "Proxy-Connection", "Keep-Alive", "TE", "Trailer"]
     answer = scene.request("good.example", headers=[(name, "close") for name in names])
@@ -163,6 +171,7 @@ def test_hop_by_hop_headers_stay_here(scene: Scene) -> None:
         assert received.headers(name) == []
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.parametrize("value", ["200-ok", "100-continue, 100-continue", "100-Continue-x"])
 def test_odd_expectations_are_refused(scene: Scene, value: str) -> None:
     answer = scene.request("good.example", headers=[("Expect", value)])

@@ -77,6 +77,7 @@ def bearer(scene: Scene) -> tuple[str, str]:
     return "Authorization", f"Bearer {scene.placeholder('openai-team')}"
 
 
+@pytest.mark.attack("gateway override")
 def test_provider_traffic_goes_to_the_gateway_and_nowhere_else(
     at_gateway: Scene, place: Place
 ) -> None:
@@ -98,6 +99,7 @@ def test_provider_traffic_goes_to_the_gateway_and_nowhere_else(
     assert at_gateway.verdict()["gateway"]["host"] == "gateway.example"
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
     "path",
     [
@@ -131,6 +133,7 @@ def test_only_the_model_api_is_open_at_the_gateway(at_gateway: Scene, host: str,
         scene.expect_denied(answer, answer.reason)
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
@@ -161,6 +164,7 @@ def test_control_headers_are_refused(
         at_gateway.expect_denied(answer, "gateway_override_denied")
 
 
+@pytest.mark.attack("gateway override")
 def test_a_second_credential_for_the_gateway_is_overwritten_or_refused(
     at_gateway: Scene,
 ) -> None:
@@ -174,6 +178,7 @@ def test_a_second_credential_for_the_gateway_is_overwritten_or_refused(
     assert answer.status in {200, 403}
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -190,6 +195,7 @@ def test_no_other_key_reaches_the_gateway(
     at_gateway.expect_denied(answer, "foreign_credential")
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize("connection", ["openai-team", "anthropic-team"])
 def test_a_placeholder_is_for_its_own_provider(at_gateway: Scene, connection: str) -> None:
     host = "api.anthropic.com" if connection == "openai-team" else "api.openai.com"
@@ -198,6 +204,7 @@ def test_a_placeholder_is_for_its_own_provider(at_gateway: Scene, connection: st
     at_gateway.expect_denied(answer, "placeholder_wrong_host")
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
     "query", ["api_base=https://evil.example", "%61pi_base=x", "user_config[a]=b", "base_url=x"]
 )
@@ -231,6 +238,7 @@ def body_with(field: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize("framing", ["length", "chunked", "large"])
 @pytest.mark.parametrize("how", list(body_with("api_base")))
 def test_routing_fields_in_the_body_never_arrive(at_gateway: Scene, how: str, framing: str) -> None:
@@ -266,6 +274,7 @@ def test_routing_fields_in_the_body_never_arrive(at_gateway: Scene, how: str, fr
     assert at_gateway.seen("api.openai.com") == []
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP", "identity, gzip", "x"])
 def test_a_compressed_body_hides_nothing_from_the_look(at_gateway: Scene, coding: str) -> None:
     answer = at_gateway.request(
@@ -278,6 +287,7 @@ def test_a_compressed_body_hides_nothing_from_the_look(at_gateway: Scene, coding
     at_gateway.expect_denied(answer, "gateway_override_denied")
 
 
+@pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
     "text", ["api_base", '{"api_base": 1}', "please set api_base=https://evil.example"]
 )
@@ -294,6 +304,7 @@ def test_what_a_prompt_says_is_not_a_field(at_gateway: Scene, text: str) -> None
     at_gateway.expect_allowed("gateway.example")
 
 
+@pytest.mark.attack("gateway override")
 def test_the_gateway_named_by_the_client_gets_the_same_treatment(at_gateway: Scene) -> None:
     answer = at_gateway.request("gateway.example", "/v1/models", headers=[bearer(at_gateway)])
     assert answer.status == 200

@@ -53,6 +53,7 @@ def ask(scene: Scene, request: str = "GET / HTTP/1.1") -> tuple[Wire, bytes]:
     return wire, wire.send(head.encode()).read_until_closed()
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize(
     ("method", "first"),
     [
@@ -76,6 +77,7 @@ def test_bytes_behind_an_answer_are_nobodys_answer(play: Start, method: str, fir
     assert len(scene.verdicts()) == 4
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize(
     ("method", "first"),
     [
@@ -95,6 +97,7 @@ def test_a_body_that_may_come_late_finds_no_next_request(
     assert [request.connection for request in scene.expect_allowed("good.example", 2)] == [0, 1]
 
 
+@pytest.mark.attack("hostile answer")
 def test_bytes_on_a_connection_that_rests_end_it(play: Start) -> None:
     """The second client is not served from a connection on which something came unasked."""
     arrived = asyncio.Event()
@@ -123,6 +126,7 @@ def test_bytes_on_a_connection_that_rests_end_it(play: Start) -> None:
         assert b"forged" not in got, got
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize("login", ["NTLM dGVzdA==", "Negotiate dGVzdA=="])
 def test_a_login_of_the_connection_is_nobody_elses(play: Start, login: str) -> None:
     scene = play(after(OK))
@@ -133,6 +137,7 @@ def test_a_login_of_the_connection_is_nobody_elses(play: Start, login: str) -> N
     assert connections == [0, 1, 1]
 
 
+@pytest.mark.attack("hostile answer")
 def test_a_new_policy_dials_anew(play: Start) -> None:
     """What is kept from an earlier policy may lead where the new one would not let it."""
     scene = play(after(OK))
@@ -147,12 +152,14 @@ def test_a_new_policy_dials_anew(play: Start) -> None:
 BODYLESS = b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\nContent-Type: x\r\n\r\n"
 
 
+@pytest.mark.attack("hostile answer")
 def test_204_has_no_framing(play: Start) -> None:
     _, got = ask(play(after(BODYLESS)))
     assert got.startswith(b"HTTP/1.1 204")
     assert b"transfer-encoding" not in got.lower()
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -177,6 +184,7 @@ def test_an_answer_with_two_readings_is_502(play: Start, raw: bytes) -> None:
     assert (finished["status"], finished["reason"]) == (502, "upstream_failed")
 
 
+@pytest.mark.attack("hostile answer")
 def test_interim_answers_have_no_framing_and_http_1_0_gets_none(play: Start) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nContent-Length: 7\r\nKeep-Alive: 5\r\nLink: x\r\n\r\n"
     scene = play(after(interim + OK))
@@ -190,6 +198,7 @@ def test_interim_answers_have_no_framing_and_http_1_0_gets_none(play: Start) -> 
     assert got.startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize(
     "endless",
     [
@@ -226,6 +235,7 @@ def test_endless_heads_and_trailers_are_cut_off(play: Start, before: bytes, endl
     assert finished["reason"] == "upstream_failed"
 
 
+@pytest.mark.attack("hostile answer")
 @pytest.mark.parametrize("end", ["reset", "no close_notify"])
 def test_an_end_that_anyone_could_have_made_is_not_the_answers_end(play: Start, end: str) -> None:
     """RFC 9112 9.8: whoever can cut a connection must not decide how much of an answer there is."""
@@ -250,6 +260,7 @@ def test_an_end_that_anyone_could_have_made_is_not_the_answers_end(play: Start, 
     assert finished["reason"] == "upstream_failed"
 
 
+@pytest.mark.attack("hostile answer")
 def test_a_kept_connection_is_not_asked_twice_once_anything_came(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:

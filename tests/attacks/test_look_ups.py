@@ -75,6 +75,7 @@ def isolated(
     return start
 
 
+@pytest.mark.attack("unlisted host")
 def test_what_is_denied_is_never_looked_up(isolated: Callable[[Work], None]) -> None:
     def work(proxy: Proxy, server: NameServer, up: Upstream) -> None:
         for host in ("evil.example", "data.evil.example", "secret-in-a-name.evil.example"):
@@ -99,6 +100,7 @@ def test_what_is_denied_is_never_looked_up(isolated: Callable[[Work], None]) -> 
     isolated(work)
 
 
+@pytest.mark.attack("guarded address")
 def test_an_allowed_name_at_a_guarded_address_is_looked_up_and_not_dialled(
     isolated: Callable[[Work], None],
 ) -> None:
@@ -120,6 +122,7 @@ def test_an_allowed_name_at_a_guarded_address_is_looked_up_and_not_dialled(
     isolated(work)
 
 
+@pytest.mark.attack("guarded address")
 def test_of_many_addresses_the_declared_one_is_dialled_and_a_rebound_name_is_denied(
     isolated: Callable[[Work], None],
 ) -> None:

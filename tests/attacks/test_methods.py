@@ -6,6 +6,7 @@ import pytest
 from tests.support.scene import Scene
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("target", ["/", "/v1/messages?x=1"])
 def test_trace_is_answered_405_and_not_forwarded(scene: Scene, target: str) -> None:
     with scene.tunnel("good.example") as wire:
@@ -17,6 +18,7 @@ def test_trace_is_answered_405_and_not_forwarded(scene: Scene, target: str) -> N
     assert "TRACE" not in (answer.header("allow") or "")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("method", ["get", "Get", "gET", "post", "trace", "G3T", "G.T", "!"])
 def test_methods_in_odd_letters_are_refused(scene: Scene, method: str) -> None:
     with scene.tunnel("good.example") as wire:
@@ -24,6 +26,7 @@ def test_methods_in_odd_letters_are_refused(scene: Scene, method: str) -> None:
     scene.expect_denied(answer, "bad_method")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("method", ["PROPFIND", "PURGE", "DEBUG", "TRACK", "M-SEARCH"])
 def test_methods_that_no_rule_names_are_denied(scene: Scene, method: str) -> None:
     with scene.tunnel("good.example") as wire:
@@ -31,6 +34,7 @@ def test_methods_that_no_rule_names_are_denied(scene: Scene, method: str) -> Non
     scene.expect_denied(answer, "method_not_allowed")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
 def test_the_asterisk_target_is_refused(scene: Scene, method: str) -> None:
     with scene.tunnel("good.example") as wire:
@@ -38,6 +42,7 @@ def test_the_asterisk_target_is_refused(scene: Scene, method: str) -> None:
     scene.expect_denied(answer, "bad_target")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("authority", ["evil.example:443", "good.example:443", "good.example:22"])
 def test_connect_inside_the_tunnel_is_refused(scene: Scene, authority: str) -> None:
     with scene.tunnel("good.example") as wire:
@@ -49,6 +54,7 @@ def test_connect_inside_the_tunnel_is_refused(scene: Scene, authority: str) -> N
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
 def test_an_override_header_does_not_change_what_was_decided(scene: Scene, name: str) -> None:
     with scene.tunnel("twin.example") as wire:
@@ -56,6 +62,7 @@ def test_an_override_header_does_not_change_what_was_decided(scene: Scene, name:
     scene.expect_denied(answer, "method_not_allowed")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-http_method", "X-Method-Override"])
 def test_an_override_header_asks_for_nothing_that_was_not_decided(scene: Scene, name: str) -> None:
     with scene.tunnel("twin.example") as wire:
@@ -63,6 +70,7 @@ def test_an_override_header_asks_for_nothing_that_was_not_decided(scene: Scene, 
     scene.expect_denied(answer, "bad_method")
 
 
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("name", ["X-Original-URL", "X_Rewrite_Url", "x-original-uri"])
 def test_an_override_header_asks_for_no_other_path(scene: Scene, name: str) -> None:
     with scene.tunnel("twin.example") as wire:
@@ -71,6 +79,7 @@ def test_an_override_header_asks_for_no_other_path(scene: Scene, name: str) -> N
     assert line["detail"] == "a header asks for another path"
 
 
+@pytest.mark.attack("odd method")
 def test_the_denial_of_a_head_request_has_no_body(scene: Scene) -> None:
     """What a client took for the next answer would be the proxy's own body."""
     with scene.tunnel("other.example") as wire:
@@ -79,6 +88,7 @@ def test_the_denial_of_a_head_request_has_no_body(scene: Scene) -> None:
         assert wire.request("GET /x HTTP/1.1\nHost: other.example").body == b"hello"
 
 
+@pytest.mark.attack("smuggling")
 def test_a_body_on_get_is_framed_anew_and_stays_one_request(scene: Scene) -> None:
     smuggled = b"GET /private/x HTTP/1.1\r\nHost: other.example\r\n\r\n"
     answer = scene.request("other.example", method="GET", body=smuggled)

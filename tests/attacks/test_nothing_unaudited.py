@@ -92,6 +92,7 @@ NO_HTTP = {
 }
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("place", ["the proxy's port", "a tunnel", "a tunnel's TLS"])
 @pytest.mark.parametrize("name", NO_HTTP)
 def test_bytes_that_are_no_http_are_told_of_once(scene: Scene, name: str, place: str) -> None:
@@ -104,6 +105,7 @@ def test_bytes_that_are_no_http_are_told_of_once(scene: Scene, name: str, place:
     expect_one(scene, {"not_http", "client_closed", "nested_tls"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize(
     "sent", [b"G", b"GET / HT", GET, GET + b"X: y\r\n", b"CONNECT good.example:443 HTTP/1.1\r\n"]
@@ -115,6 +117,7 @@ def test_a_head_that_breaks_off_is_told_of_once(scene: Scene, sent: bytes, end: 
     expect_one(scene, {"client_closed"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01", client_hello("good.example")[:50]])
 def test_a_tunnel_that_breaks_off_is_told_of_once(scene: Scene, sent: bytes, end: End) -> None:
@@ -124,6 +127,7 @@ def test_a_tunnel_that_breaks_off_is_told_of_once(scene: Scene, sent: bytes, end
     expect_one(scene, {"client_closed"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHo"])
 def test_a_tunnel_that_breaks_off_inside_its_tls_is_told_of_once(
@@ -133,6 +137,7 @@ def test_a_tunnel_that_breaks_off_inside_its_tls_is_told_of_once(
     expect_one(scene, {"client_closed"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize(
     "make_context",
     [with_old_tls, without_a_common_cipher, without_our_authority],
@@ -147,6 +152,7 @@ def test_a_handshake_that_fails_is_told_of_once(
     expect_one(scene, {"client_closed"})
 
 
+@pytest.mark.attack("broken off")
 def test_a_client_that_wants_http2_only_gets_no_http2(scene: Scene) -> None:
     wire = scene.wire()
     assert wire.connect("good.example:443").status == 200
@@ -155,17 +161,20 @@ def test_a_client_that_wants_http2_only_gets_no_http2(scene: Scene) -> None:
     expect_one(scene, {"not_http"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("behind", [NO_HTTP["ssh"], b"\x00" * 100, b"\x16\x03\x01\x00\x05aaaaa"])
 def test_garbage_in_the_same_packet_as_connect_is_told_of_once(scene: Scene, behind: bytes) -> None:
     send_and_wait(scene.wire(), CONNECT + behind)
     expect_one(scene, {"not_http", "client_closed"})
 
 
+@pytest.mark.attack("broken off")
 def test_tls_to_the_proxys_own_port_is_told_of_once(scene: Scene) -> None:
     send_and_wait(scene.wire(), client_hello("good.example"))
     expect_one(scene, {"not_http"})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("place", ["the proxy's port", "a tunnel's TLS"])
 @pytest.mark.parametrize(
     ("sent", "reason"),
@@ -184,6 +193,7 @@ def test_a_head_that_cannot_be_one_is_told_of_once(
     expect_one(scene, {reason, "not_http"} if b"\nHost" in sent else {reason})
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("end", [Wire.close, Wire.reset])
 def test_a_visitor_that_says_nothing_leaves_nothing(
     scene: Scene, end: Callable[[Wire], None]
@@ -192,6 +202,7 @@ def test_a_visitor_that_says_nothing_leaves_nothing(
     assert scene.verdicts() == []
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("sent", [b"", b"G", GET, NO_HTTP["ssh"]])
 def test_what_follows_a_request_is_told_of_apart_from_it(scene: Scene, sent: bytes) -> None:
     wire = scene.tunnel("other.example")

@@ -19,6 +19,7 @@ def request(scene: Scene, host: str, target: bytes) -> tuple[int, str]:
     return answer.status, answer.reason if answer.status != 200 else "allowed"
 
 
+@pytest.mark.attack("odd path")
 @pytest.mark.parametrize(
     "path",
     [
@@ -63,6 +64,7 @@ def test_ambiguous_path_is_refused_whatever_the_rule(scene: Scene, path: bytes) 
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("odd path")
 @pytest.mark.parametrize(
     "path",
     [
@@ -88,6 +90,7 @@ def test_path_with_a_reading_outside_the_rule_is_denied(scene: Scene, path: byte
     scene.expect_rejected(reason, event="request.decided")
 
 
+@pytest.mark.attack("odd path")
 @pytest.mark.parametrize(
     "path",
     [b"/v1/messages", b"/v1/@scope%2fname", b"/v1/a//b", b"/v1/x;y", b"/v1/%41", b"/v1/x?/../y"],
@@ -100,6 +103,7 @@ def test_path_that_every_reading_keeps_inside_goes_up_byte_for_byte(
     assert received.target.encode("latin-1") == path
 
 
+@pytest.mark.attack("odd path")
 @pytest.mark.parametrize(
     "path",
     [
@@ -120,12 +124,14 @@ def test_a_deny_rule_holds_for_every_reading(scene: Scene, path: bytes) -> None:
     assert line["rule"] == "no-secrets"
 
 
+@pytest.mark.attack("odd path")
 def test_the_query_is_never_logged(scene: Scene) -> None:
     assert request(scene, "other.example", b"/x?token=query-value-1234") == (200, "allowed")
     scene.settle()
     assert "query-value-1234" not in json.dumps(scene.events())
 
 
+@pytest.mark.attack("odd path")
 @pytest.mark.parametrize("target", [b"/x?token=query-value-1234#y", b"/..?token=query-value-1234"])
 def test_the_query_of_a_refused_target_is_not_logged(scene: Scene, target: bytes) -> None:
     request(scene, "other.example", target)
@@ -133,6 +139,7 @@ def test_the_query_of_a_refused_target_is_not_logged(scene: Scene, target: bytes
     assert "query-value-1234" not in json.dumps(scene.events())
 
 
+@pytest.mark.attack("odd path")
 def test_a_long_path_is_cut_in_the_audit_and_stays_one_line(scene: Scene) -> None:
     assert request(scene, "other.example", b"/" + b"a" * 30000) == (200, "allowed")
     scene.settle()

@@ -81,6 +81,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.attack("policy change")
 @pytest.mark.parametrize("how", list(BAD))
 def test_a_bad_file_keeps_the_old_policy_and_says_so(changing: Scene, how: str) -> None:
     (loaded,) = changing.proxy.events("policy.loaded")
@@ -97,6 +98,7 @@ def test_a_bad_file_keeps_the_old_policy_and_says_so(changing: Scene, how: str) 
     assert changing.proxy.metrics()['understudy_policy_reloads_total{result="rejected"}'] >= 1
 
 
+@pytest.mark.attack("policy change")
 def test_a_bad_file_then_a_good_one_recovers(changing: Scene) -> None:
     good = written(changing)
     changing.proxy.write_policy("version: nonsense\n")
@@ -107,6 +109,7 @@ def test_a_bad_file_then_a_good_one_recovers(changing: Scene) -> None:
     assert changing.events("request.decided")[-1]["rule"] == "other-renamed"
 
 
+@pytest.mark.attack("policy change")
 @pytest.mark.parametrize("trigger", ["file", "SIGHUP"])
 def test_a_deleted_file_keeps_the_old_policy(changing: Scene, trigger: str) -> None:
     changing.proxy.policy_file.unlink()
@@ -116,6 +119,7 @@ def test_a_deleted_file_keeps_the_old_policy(changing: Scene, trigger: str) -> N
     assert works(changing)
 
 
+@pytest.mark.attack("policy change")
 def test_a_rule_revoked_while_a_tunnel_is_open_denies_the_next_request(changing: Scene) -> None:
     placeholder = changing.placeholder("good")
     head = f"GET / HTTP/1.1\nHost: good.example\nX-Api-Key: {placeholder}"
@@ -131,6 +135,7 @@ def test_a_rule_revoked_while_a_tunnel_is_open_denies_the_next_request(changing:
     assert len(changing.seen("good.example")) == 1
 
 
+@pytest.mark.attack("policy change")
 def test_a_connection_that_is_taken_away_is_not_swapped_for_any_more(changing: Scene) -> None:
     """The host stays allowed, but bound to nothing: its placeholder is then a stranger."""
     placeholder = changing.placeholder("good")
@@ -147,6 +152,7 @@ def test_a_connection_that_is_taken_away_is_not_swapped_for_any_more(changing: S
     assert bytes(changing.bytes_seen("good.example")).count(SECRET.encode()) == 1
 
 
+@pytest.mark.attack("policy change")
 def test_a_new_deny_rule_holds_in_old_tunnels(changing: Scene) -> None:
     document = yaml.safe_load(written(changing))
     document["deny"] = [{"name": "freeze", "hosts": ["other.example"]}]
@@ -159,6 +165,7 @@ def test_a_new_deny_rule_holds_in_old_tunnels(changing: Scene) -> None:
     assert changing.verdicts()[-1]["rule"] == "freeze"
 
 
+@pytest.mark.attack("policy change")
 def test_no_policy_at_boot_denies_everything_until_there_is_one(
     start_upstream: Callable[..., Upstream],
     start_scene: Callable[..., Scene],
@@ -182,6 +189,7 @@ def test_no_policy_at_boot_denies_everything_until_there_is_one(
     assert works(scene)
 
 
+@pytest.mark.attack("policy change")
 def test_a_folder_of_files_mounted_as_kubernetes_does_is_swapped_whole(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], tmp_path: Path,
     upstream_ca_file: Path,

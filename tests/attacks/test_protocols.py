@@ -27,6 +27,7 @@ NOISE = [
 ]  # fmt: skip
 
 
+@pytest.mark.attack("not http")
 @pytest.mark.parametrize("place", ["proxy port", "tunnel", "tunnel TLS"])
 @pytest.mark.parametrize("noise", NOISE)
 def test_noise_closes_and_leaves_one_line(scene: Scene, place: str, noise: bytes) -> None:
@@ -44,6 +45,7 @@ def test_noise_closes_and_leaves_one_line(scene: Scene, place: str, noise: bytes
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("broken off")
 @pytest.mark.parametrize("place", ["proxy port", "tunnel", "tunnel TLS"])
 def test_half_a_request_and_gone_leaves_one_line(scene: Scene, place: str) -> None:
     wire = scene.wire()
@@ -57,6 +59,7 @@ def test_half_a_request_and_gone_leaves_one_line(scene: Scene, place: str) -> No
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("not http")
 def test_a_request_in_single_bytes_is_http(scene: Scene) -> None:
     with scene.tunnel("good.example") as wire:
         for byte in b"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n":
@@ -65,6 +68,7 @@ def test_a_request_in_single_bytes_is_http(scene: Scene) -> None:
     scene.expect_allowed("good.example")
 
 
+@pytest.mark.attack("not http")
 @pytest.mark.parametrize("rest", [b"SSH-2.0-x\r\n", b"\x16\x03\x01\x00\x05", b"\x00"])
 def test_a_letter_first_does_not_open_a_raw_tunnel(scene: Scene, rest: bytes) -> None:
     with scene.tunnel("good.example") as wire:
@@ -75,6 +79,7 @@ def test_a_letter_first_does_not_open_a_raw_tunnel(scene: Scene, rest: bytes) ->
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("not http")
 def test_raw_bytes_after_an_answer_go_nowhere(scene: Scene) -> None:
     with scene.tunnel("good.example") as wire:
         assert wire.request("GET / HTTP/1.1\nHost: good.example").status == 200
@@ -84,6 +89,7 @@ def test_raw_bytes_after_an_answer_go_nowhere(scene: Scene) -> None:
     assert b"raw bytes" not in scene.bytes_seen("good.example")
 
 
+@pytest.mark.attack("broken off")
 def test_an_unused_tunnel_leaves_one_line(scene: Scene) -> None:
     with scene.wire() as wire:
         assert wire.connect("good.example:443").status == 200

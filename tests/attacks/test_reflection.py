@@ -80,6 +80,7 @@ def encodings(secret: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.attack("reflection")
 def test_no_encoding_of_a_reflected_secret_reaches_the_agent(
     reflecting: Scene, mirror: Mirror
 ) -> None:
@@ -102,6 +103,7 @@ def test_no_encoding_of_a_reflected_secret_reaches_the_agent(
                     assert answered.body == expected
 
 
+@pytest.mark.attack("reflection")
 def test_reflected_secret_in_headers_and_reason_is_scrubbed(
     reflecting: Scene, mirror: Mirror
 ) -> None:
@@ -119,6 +121,7 @@ def test_reflected_secret_in_headers_and_reason_is_scrubbed(
         assert form not in answered.head
 
 
+@pytest.mark.attack("reflection")
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_compression_nobody_asked_for_hides_no_secret(
     reflecting: Scene, mirror: Mirror, coding: str
@@ -134,6 +137,7 @@ def test_compression_nobody_asked_for_hides_no_secret(
     assert answered.header("content-encoding") is None
 
 
+@pytest.mark.attack("reflection")
 def test_a_coding_that_cannot_be_read_is_not_passed_on(reflecting: Scene, mirror: Mirror) -> None:
     mirror.head, mirror.pieces, mirror.chunked = b"Content-Encoding: compress\r\n", [b"xyz"], False
     placeholder = reflecting.placeholder("good")
@@ -144,6 +148,7 @@ def test_a_coding_that_cannot_be_read_is_not_passed_on(reflecting: Scene, mirror
     assert finished["reason"] == "upstream_failed"
 
 
+@pytest.mark.attack("redirect")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_passed_on_and_the_next_hop_decided_on_its_own(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], status: int
@@ -165,6 +170,7 @@ def test_a_redirect_is_passed_on_and_the_next_hop_decided_on_its_own(
     assert [line["reason"] for line in scene.verdicts()] == ["allowed", "host_not_allowed"]
 
 
+@pytest.mark.attack("redirect")
 def test_an_upstream_cannot_forge_the_proxys_own_headers(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:
@@ -181,6 +187,7 @@ def test_an_upstream_cannot_forge_the_proxys_own_headers(
     assert answered.header("proxy-status") is None
 
 
+@pytest.mark.attack("hop-by-hop tricks")
 def test_an_unasked_101_opens_no_raw_tunnel(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:

@@ -80,6 +80,7 @@ def finished(scene: Scene) -> dict[str, object]:
     return line
 
 
+@pytest.mark.attack("reflection in disguise")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("size", [1, 5, 10_000])
 def test_no_coding_hides_a_secret(hidden: Scene, script: Script, coding: str, size: int) -> None:
@@ -103,6 +104,7 @@ def test_no_coding_hides_a_secret(hidden: Scene, script: Script, coding: str, si
     assert hidden.proxy.metrics()['understudy_reflections_total{connection="good"}'] >= 2
 
 
+@pytest.mark.attack("reflection in disguise")
 @pytest.mark.parametrize("coding", ["compress", "gzip, br", "aes128gcm", "dcb"])
 def test_a_coding_that_is_not_known_is_refused(hidden: Scene, script: Script, coding: str) -> None:
     script.write(whole(f"Content-Encoding: {coding}\r\n".encode(), RAW[::-1]))
@@ -113,6 +115,7 @@ def test_a_coding_that_is_not_known_is_refused(hidden: Scene, script: Script, co
     assert line["detail"] == "the upstream used an encoding not asked for"
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_a_transfer_coding_hides_no_secret(hidden: Scene, script: Script) -> None:
     body = gzip.compress(RAW)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
@@ -121,6 +124,7 @@ def test_a_transfer_coding_hides_no_secret(hidden: Scene, script: Script) -> Non
     assert (answer.status, answer.reason) == (502, "upstream_failed")
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_no_part_of_a_body_is_asked_for_or_taken(hidden: Scene, script: Script) -> None:
     script.write(
         b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/34\r\nContent-Length: 10\r\n\r\n"
@@ -134,6 +138,7 @@ def test_no_part_of_a_body_is_asked_for_or_taken(hidden: Scene, script: Script) 
     assert received.header("accept-encoding") == "identity"
 
 
+@pytest.mark.attack("reflection in disguise")
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
 def test_a_bomb_goes_off_nowhere(hidden: Scene, script: Script, coding: str) -> None:
     encode = {
@@ -154,6 +159,7 @@ def test_a_bomb_goes_off_nowhere(hidden: Scene, script: Script, coding: str) -> 
     assert line["detail"] == "the upstream's compressed body grew beyond all bounds"
 
 
+@pytest.mark.attack("reflection in disguise")
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
@@ -181,6 +187,7 @@ def test_a_coded_body_that_breaks_off_has_no_proper_end(
     assert (line["reason"], line["detail"]) == ("upstream_failed", detail)
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_interim_responses_and_trailers_are_cleaned_or_dropped(
     hidden: Scene, script: Script
 ) -> None:
@@ -196,6 +203,7 @@ def test_interim_responses_and_trailers_are_cleaned_or_dropped(
     assert wire.read().body == b"end"
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_names_values_and_the_reason_are_cleaned(hidden: Scene, script: Script) -> None:
     script.write(
         b"HTTP/1.1 200 Hello %s\r\nX-%s: 1\r\nSet-Cookie: k=%s; Path=/\r\nContent-Length: 0\r\n\r\n"
@@ -209,6 +217,7 @@ def test_names_values_and_the_reason_are_cleaned(hidden: Scene, script: Script) 
     assert finished(hidden)["reflected"] == 3
 
 
+@pytest.mark.attack("reflection in disguise")
 @pytest.mark.parametrize(("method", "status"), [("HEAD", b"200 OK"), ("GET", b"304 Not Modified")])
 def test_answers_without_body_keep_their_headers(
     hidden: Scene, script: Script, method: str, status: bytes
@@ -226,6 +235,7 @@ def test_answers_without_body_keep_their_headers(
     assert again.body == b"next"
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_an_old_client_reads_a_cleaned_body_until_the_close(hidden: Scene, script: Script) -> None:
     script.write(whole(b"", b"[" + RAW + b"]"))
     _, answer = ask(hidden, version="1.0")
@@ -233,6 +243,7 @@ def test_an_old_client_reads_a_cleaned_body_until_the_close(hidden: Scene, scrip
     assert answer.body == b"[" + hidden.placeholder("good").encode() + b"]"
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_each_event_leaves_before_the_next_is_sent(hidden: Scene, script: Script) -> None:
     gates = [asyncio.Event() for _ in range(3)]
 
@@ -263,6 +274,7 @@ def test_each_event_leaves_before_the_next_is_sent(hidden: Scene, script: Script
     assert wire.read_chunk() == b""
 
 
+@pytest.mark.attack("reflection in disguise")
 def test_a_secret_replaced_while_it_is_under_way_is_still_known(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:

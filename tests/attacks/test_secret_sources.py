@@ -50,6 +50,7 @@ def ask(scene: Scene) -> tuple[int, str]:
     return answer.status, answer.reason if answer.status != 200 else "allowed"
 
 
+@pytest.mark.attack("broken secret")
 @pytest.mark.parametrize(
     "content",
     [None, b"", b"\n", b"two\nlines-of-a-secret", b"nul\x00in-a-secret", b"\xff\xfe-not-text",
@@ -66,12 +67,14 @@ def test_unusable_secret_file_is_503_and_nothing_upstream(
     assert failed["connection"] == "good"
 
 
+@pytest.mark.attack("broken secret")
 def test_a_folder_in_place_of_the_file_is_503(filed: Scene, secret_file: Path) -> None:
     secret_file.mkdir()
     assert ask(filed) == (503, "secret_unavailable")
     filed.expect_nothing_upstream()
 
 
+@pytest.mark.attack("broken secret")
 def test_one_trailing_newline_is_not_part_of_the_secret(filed: Scene, secret_file: Path) -> None:
     secret_file.write_text(FIRST + "\n")
     assert ask(filed) == (200, "allowed")
@@ -79,6 +82,7 @@ def test_one_trailing_newline_is_not_part_of_the_secret(filed: Scene, secret_fil
     assert received.header("x-api-key") == FIRST
 
 
+@pytest.mark.attack("broken secret")
 def test_a_secret_that_vanishes_is_503_at_the_next_request(filed: Scene, secret_file: Path) -> None:
     secret_file.write_text(FIRST)
     assert ask(filed) == (200, "allowed")
@@ -90,6 +94,7 @@ def test_a_secret_that_vanishes_is_503_at_the_next_request(filed: Scene, secret_
     assert seen == [FIRST, SECOND]
 
 
+@pytest.mark.attack("broken secret")
 def test_a_symlink_swap_of_a_mounted_secret_is_seen(filed: Scene, secret_file: Path) -> None:
     """As Kubernetes does it: key → ..data/key, ..data → ..one."""
     folder = secret_file.parent
@@ -106,6 +111,7 @@ def test_a_symlink_swap_of_a_mounted_secret_is_seen(filed: Scene, secret_file: P
     assert seen == [FIRST, SECOND]
 
 
+@pytest.mark.attack("broken secret")
 def test_a_secret_replaced_under_load_is_old_or_new_never_a_placeholder(
     filed: Scene, secret_file: Path
 ) -> None:
@@ -136,6 +142,7 @@ def test_a_secret_replaced_under_load_is_old_or_new_never_a_placeholder(
     assert seen[-4:] == [SECOND] * 4
 
 
+@pytest.mark.attack("broken secret")
 def test_an_environment_secret_that_is_unset_is_503(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:

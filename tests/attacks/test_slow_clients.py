@@ -77,6 +77,7 @@ def send_slowly(wire: Wire, data: bytes) -> bytes:
     raise AssertionError("the proxy took everything")
 
 
+@pytest.mark.attack("endless head")
 @pytest.mark.parametrize("sent", ["nothing", "half a hello", "a hello in slow pieces"])
 def test_a_handshake_that_takes_too_long_is_closed(start: Start, sent: str) -> None:
     scene = start({"handshake_timeout_seconds": 0.3})
@@ -92,6 +93,7 @@ def test_a_handshake_that_takes_too_long_is_closed(start: Start, sent: str) -> N
     assert line["http"]["host"] == "good.example"
 
 
+@pytest.mark.attack("slow client")
 def test_a_handshake_in_time_is_not_counted_against_what_follows(start: Start) -> None:
     scene = start({"handshake_timeout_seconds": 1})
     with scene.tunnel("good.example") as wire:
@@ -101,6 +103,7 @@ def test_a_handshake_in_time_is_not_counted_against_what_follows(start: Start) -
         assert wire.request(GET + b"\r\n").status == 200
 
 
+@pytest.mark.attack("endless head")
 def test_a_hello_without_measure_is_no_http(start: Start) -> None:
     scene = start({})
     wire = scene.wire()
@@ -111,6 +114,7 @@ def test_a_hello_without_measure_is_no_http(start: Start) -> None:
     )
 
 
+@pytest.mark.attack("slow client")
 def test_a_request_is_cut_when_its_whole_time_is_over(start: Start) -> None:
     scene = start({"max_stream_seconds": 0.5}, handler=drip)
     wire = scene.tunnel("good.example")
@@ -123,6 +127,7 @@ def test_a_request_is_cut_when_its_whole_time_is_over(start: Start) -> None:
     assert (line["status"], line["reason"]) == (200, "timeout")
 
 
+@pytest.mark.attack("slow client")
 @pytest.mark.parametrize("phase", ["upload", "waiting"])
 def test_the_whole_time_counts_from_the_head_on(start: Start, phase: str) -> None:
     async def say_nothing(*_: object) -> None:
@@ -139,6 +144,7 @@ def test_the_whole_time_counts_from_the_head_on(start: Start, phase: str) -> Non
     assert "status" not in line
 
 
+@pytest.mark.attack("slow client")
 def test_requests_within_their_time_share_a_connection(start: Start) -> None:
     scene = start({"max_stream_seconds": 2}, handler=None)
     with scene.tunnel("good.example") as wire:
@@ -146,6 +152,7 @@ def test_requests_within_their_time_share_a_connection(start: Start) -> None:
     scene.expect_allowed("good.example", 20)
 
 
+@pytest.mark.attack("slow client")
 @pytest.mark.parametrize("half_closed", [False, True])
 def test_a_client_that_does_not_read_is_closed_when_the_idle_time_is_over(
     start: Start, half_closed: bool
@@ -168,6 +175,7 @@ def test_a_client_that_does_not_read_is_closed_when_the_idle_time_is_over(
     )
 
 
+@pytest.mark.attack("slow client")
 def test_an_answer_that_nobody_reads_keeps_no_socket_for_ever(start: Start) -> None:
     """Answers that the proxy holds itself when the kernel takes no more: it is done with them."""
 
@@ -201,6 +209,7 @@ def test_an_answer_that_nobody_reads_keeps_no_socket_for_ever(start: Start) -> N
     assert all(wire.socket.fileno() >= 0 for wire in scene.wires), "the clients are still there"
 
 
+@pytest.mark.attack("slow client")
 def test_an_upstream_that_thinks_for_longer_than_the_idle_time_is_waited_for(start: Start) -> None:
     said = asyncio.Event()
 
@@ -219,12 +228,14 @@ def test_an_upstream_that_thinks_for_longer_than_the_idle_time_is_waited_for(sta
         assert wire.read().status == 200
 
 
+@pytest.mark.attack("slow client")
 def test_an_idle_tunnel_that_was_never_used_is_told_of_once(start: Start) -> None:
     scene = start({"idle_timeout_seconds": 1})
     line = scene.expect_closed(scene.tunnel("good.example"), "timeout")
     assert line["detail"] == "the tunnel was not used"
 
 
+@pytest.mark.attack("slow client")
 def test_an_upstream_that_never_shakes_hands_is_504(
     start: Start, start_scene: Callable[..., Scene]
 ) -> None:
@@ -243,6 +254,7 @@ def test_an_upstream_that_never_shakes_hands_is_504(
     assert finished(scene)["reason"] == "upstream_timeout"
 
 
+@pytest.mark.attack("slow client")
 def test_what_is_sent_behind_a_request_that_waits_is_not_kept(start: Start) -> None:
     async def say_nothing(*_: object) -> None:
         await asyncio.Event().wait()

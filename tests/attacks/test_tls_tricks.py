@@ -50,6 +50,7 @@ def in_records(hello: bytes, size: int) -> bytes:
     return b"".join(b"\x16\x03\x01" + struct.pack(">H", len(piece)) + piece for piece in pieces)
 
 
+@pytest.mark.attack("handshake tricks")
 def test_the_rewritten_hello_is_a_good_one(scene: Scene) -> None:
     """What is refused below is refused for its names."""
     wire = tunnel(scene)
@@ -64,6 +65,7 @@ def tunnel(scene: Scene) -> Wire:
     return wire
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.parametrize(
     "names",
     [
@@ -98,6 +100,7 @@ def test_a_server_name_extension_names_the_tunnels_host_or_the_hello_is_refused(
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.parametrize("spelling", [b"GOOD.example", b"good.example.", b"Good.Example."])
 def test_other_spellings_of_the_tunnels_host_are_that_host(scene: Scene, spelling: bytes) -> None:
     wire = tunnel(scene).send(with_server_names([(0, spelling)]))
@@ -105,11 +108,13 @@ def test_other_spellings_of_the_tunnels_host_are_that_host(scene: Scene, spellin
     scene.settle()
 
 
+@pytest.mark.attack("handshake tricks")
 def test_a_hello_in_small_records_is_read_like_a_whole_one(scene: Scene) -> None:
     wire = tunnel(scene).send(in_records(with_server_names([(0, b"evil.example")]), 64))
     scene.expect_closed(wire, "sni_mismatch")
 
 
+@pytest.mark.attack("handshake tricks")
 def test_a_hello_without_end_is_refused(scene: Scene) -> None:
     piece = b"\x16\x03\x01\x40\x00" + b"\x01\xff\xff\xff" + b"\0" * 0x3FFC
     wire = tunnel(scene)
@@ -123,6 +128,7 @@ def test_a_hello_without_end_is_refused(scene: Scene) -> None:
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.parametrize("alpn", [["h2"], ["h2", "http/1.1"], ["http/1.0"], ["spdy/3", "foo"]])
 def test_no_other_protocol_is_agreed_upon(scene: Scene, alpn: list[str]) -> None:
     wire = tunnel(scene)
@@ -139,6 +145,7 @@ def test_no_other_protocol_is_agreed_upon(scene: Scene, alpn: list[str]) -> None
     assert answer.status == 200
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_ticket_of_one_host_opens_no_session_with_another(
     scene: Scene, version: ssl.TLSVersion
@@ -206,6 +213,7 @@ def openssl(scene: Scene, send: bytes, *options: str) -> str:
     return said.decode("latin-1")
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.engine("express")
 def test_renegotiation_is_refused(scene: Scene) -> None:
     said = openssl(scene, b"R\n", "-tls1_2")
@@ -215,6 +223,7 @@ def test_renegotiation_is_refused(scene: Scene) -> None:
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("handshake tricks")
 @pytest.mark.engine("express")  # the other one keeps the connection, and s_client waits for its end
 def test_no_request_is_taken_from_early_data(scene: Scene, tmp_path: Path) -> None:
     request, kept = tmp_path / "request", tmp_path / "session"
@@ -245,6 +254,7 @@ class _Deaf(asyncio.Transport):
         pass
 
 
+@pytest.mark.attack("handshake tricks")
 def test_what_came_in_the_clear_never_stands_behind_the_handshake(upstream_ca: trustme.CA) -> None:
     """However much arrives with the ClientHello, all of it goes through TLS, and fails there."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

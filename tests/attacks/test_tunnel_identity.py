@@ -16,6 +16,7 @@ def tls_bytes(wire: Wire, hello: bytes) -> bytes:
     return wire.send(hello).read_until_closed()
 
 
+@pytest.mark.attack("other server name")
 @pytest.mark.parametrize(
     "server_name",
     [
@@ -40,6 +41,7 @@ def test_server_name_that_is_not_the_tunnels_closes_before_any_certificate(
     assert scene.server_names_seen("good.example") == []
 
 
+@pytest.mark.attack("other server name")
 @pytest.mark.parametrize("host", ["good.example", "evil.example"])
 def test_wrong_server_name_gets_no_request_through(scene: Scene, host: str) -> None:
     with scene.wire() as wire:
@@ -49,6 +51,7 @@ def test_wrong_server_name_gets_no_request_through(scene: Scene, host: str) -> N
     scene.expect_rejected("sni_mismatch", event="connection.rejected")
 
 
+@pytest.mark.attack("other server name")
 def test_server_name_in_other_letters_is_the_same_name(scene: Scene) -> None:
     with scene.wire() as wire:
         wire.connect("good.example:443")
@@ -58,6 +61,7 @@ def test_server_name_in_other_letters_is_the_same_name(scene: Scene) -> None:
     assert scene.verdict()["reason"] == "client_closed"
 
 
+@pytest.mark.attack("other server name")
 def test_without_a_server_name_the_tunnels_host_counts(scene: Scene) -> None:
     with scene.wire() as wire:
         wire.connect("good.example:443")
@@ -71,6 +75,7 @@ def test_without_a_server_name_the_tunnels_host_counts(scene: Scene) -> None:
     assert set(scene.server_names_seen("good.example")) <= {"good.example"}
 
 
+@pytest.mark.attack("other host header")
 @pytest.mark.parametrize(
     "host",
     [
@@ -92,6 +97,7 @@ def test_another_host_header_is_misdirected(scene: Scene, host: str) -> None:
     scene.expect_denied(answer, "host_mismatch")
 
 
+@pytest.mark.attack("other target")
 @pytest.mark.parametrize(
     "host",
     ["", "good.example:", "u@good.example", "good.example, evil.example", "good.example/",
@@ -103,6 +109,7 @@ def test_malformed_host_header_is_refused(scene: Scene, host: str) -> None:
     scene.expect_denied(answer, "bad_header")
 
 
+@pytest.mark.attack("other target")
 @pytest.mark.parametrize(
     "hosts",
     [
@@ -119,6 +126,7 @@ def test_exactly_one_host_header_is_accepted(scene: Scene, hosts: list[str]) -> 
     scene.expect_denied(answer, "bad_header")
 
 
+@pytest.mark.attack("other host header")
 @pytest.mark.parametrize(
     "name", ["hOST", "Host ", " Host", "Host\t", "X-Forwarded-Host", "Forwarded"]
 )
@@ -133,6 +141,7 @@ def test_a_second_opinion_about_the_host_never_wins(scene: Scene, name: str) -> 
         scene.expect_denied(answer, "bad_header")
 
 
+@pytest.mark.attack("other target")
 @pytest.mark.parametrize(
     "target",
     [
@@ -160,12 +169,14 @@ def test_a_target_in_the_tunnel_names_no_host(scene: Scene, target: str) -> None
         scene.expect_denied(answer, "bad_target")
 
 
+@pytest.mark.attack("nested tls")
 def test_tls_inside_the_tunnels_tls_is_refused(scene: Scene) -> None:
     with scene.tunnel("good.example") as wire:
         wire.send(client_hello("evil.example"))
         scene.expect_closed(wire, "nested_tls")
 
 
+@pytest.mark.attack("nested tls")
 def test_tls_after_the_first_request_is_refused(scene: Scene) -> None:
     with scene.tunnel("good.example") as wire:
         assert wire.request("GET / HTTP/1.1\nHost: good.example").status == 200
@@ -178,6 +189,7 @@ def test_tls_after_the_first_request_is_refused(scene: Scene) -> None:
     assert len(scene.seen("good.example")) == 1
 
 
+@pytest.mark.attack("no tls")
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_cleartext_in_a_tunnel_to_443_carries_no_secret(scene: Scene, method: str) -> None:
     with scene.wire() as wire:
@@ -188,6 +200,7 @@ def test_cleartext_in_a_tunnel_to_443_carries_no_secret(scene: Scene, method: st
     scene.expect_denied(answer, "tls_required")
 
 
+@pytest.mark.attack("no tls")
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
@@ -218,6 +231,7 @@ def test_plain_proxying_reaches_only_what_a_rule_allows_in_plain(
     scene.expect_denied(answer, answer.reason)
 
 
+@pytest.mark.attack("no tls")
 def test_plain_proxying_works_where_a_rule_says_so(scene: Scene) -> None:
     with scene.wire() as wire:
         answer = wire.request("GET http://plain.example/a?b HTTP/1.1\nHost: plain.example")
@@ -226,6 +240,7 @@ def test_plain_proxying_works_where_a_rule_says_so(scene: Scene) -> None:
     assert received.request_line == "GET /a?b HTTP/1.1"
 
 
+@pytest.mark.attack("not http")
 def test_tls_to_the_proxys_own_port_gets_no_certificate(scene: Scene) -> None:
     with scene.wire() as wire:
         answered = tls_bytes(wire, client_hello("good.example"))

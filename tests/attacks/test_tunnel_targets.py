@@ -12,6 +12,7 @@ def connect(scene: Scene, authority: str | bytes) -> Answer:
         return wire.connect(authority)
 
 
+@pytest.mark.attack("unlisted host")
 @pytest.mark.parametrize(
     "authority",
     [
@@ -41,6 +42,7 @@ def test_unlisted_host_is_denied_at_connect_without_lookup_or_dial(
     assert line["http"]["host"] == authority.rpartition(":")[0]
 
 
+@pytest.mark.attack("unlisted host")
 def test_unlisted_host_stays_denied_for_every_name_that_the_client_claims(scene: Scene) -> None:
     """CONNECT evil, Host good: the header does not count."""
     with scene.wire() as wire:
@@ -49,6 +51,7 @@ def test_unlisted_host_stays_denied_for_every_name_that_the_client_claims(scene:
     scene.expect_denied(answer, "host_not_allowed", event="tunnel.denied")
 
 
+@pytest.mark.attack("unlisted host")
 def test_nothing_sent_after_a_denied_connect_is_looked_at(scene: Scene) -> None:
     with scene.wire() as wire:
         wire.send(
@@ -64,12 +67,14 @@ def test_nothing_sent_after_a_denied_connect_is_looked_at(scene: Scene) -> None:
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("other port")
 @pytest.mark.parametrize("port", [22, 25, 53, 80, 442, 444, 5353, 8080, 65535])
 def test_ports_other_than_the_rules_are_denied_at_connect(scene: Scene, port: int) -> None:
     answer = connect(scene, f"good.example:{port}")
     scene.expect_denied(answer, "port_not_allowed", event="tunnel.denied")
 
 
+@pytest.mark.attack("odd spellings")
 @pytest.mark.parametrize(
     "authority",
     [
@@ -118,6 +123,7 @@ def test_odd_authority_is_malformed_or_unlisted_never_two_opinions(
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("odd spellings")
 @pytest.mark.parametrize("authority", ["GOOD.EXAMPLE:443", "good.example.:443", "gOOd.eXample:443"])
 def test_spellings_of_an_allowed_host_are_that_host(scene: Scene, authority: str) -> None:
     with scene.wire() as wire:
@@ -131,11 +137,13 @@ def test_spellings_of_an_allowed_host_are_that_host(scene: Scene, authority: str
     assert scene.verdict()["http"]["host"] == "good.example"
 
 
+@pytest.mark.attack("odd spellings")
 def test_a_wildcard_matches_below_it_only(scene: Scene) -> None:
     answer = connect(scene, "evilgood.example:443")
     scene.expect_denied(answer, "host_not_allowed", event="tunnel.denied")
 
 
+@pytest.mark.attack("own port")
 @pytest.mark.parametrize("what", ["proxy", "admin"])
 def test_the_proxys_own_ports_are_not_reached_by_address(scene: Scene, what: str) -> None:
     """127.0.0.1 is in the policy, but not this port."""
@@ -144,11 +152,13 @@ def test_the_proxys_own_ports_are_not_reached_by_address(scene: Scene, what: str
     scene.expect_denied(answer, "port_not_allowed", event="tunnel.denied")
 
 
+@pytest.mark.attack("guarded address")
 def test_guarded_address_in_the_policy_is_denied_before_the_dial(scene: Scene) -> None:
     answer = scene.request("127.0.0.1", port=8443)
     scene.expect_denied(answer, "address_denied")
 
 
+@pytest.mark.attack("guarded address")
 def test_allowed_name_that_resolves_to_metadata_is_denied_before_the_dial(scene: Scene) -> None:
     before = len(scene.proxy.spied("socket.connect"))
     answer = scene.request("guarded.example")

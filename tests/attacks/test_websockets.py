@@ -130,12 +130,14 @@ def expect_plain(scene: Scene, answer: Answer, host: str = "good.example") -> No
 # -- the request
 
 
+@pytest.mark.attack("websocket")
 def test_without_its_rule_a_handshake_is_a_plain_request(start: Start) -> None:
     scene = start(say(OK))
     answer = scene.tunnel("good.example").request(handshake(scene, path="/elsewhere"))
     expect_plain(scene, answer)
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -168,6 +170,7 @@ def test_what_is_no_proper_handshake_is_a_plain_request(
     expect_plain(scene, answer)
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -190,6 +193,7 @@ def test_only_a_get_of_http11_without_a_body_is_a_handshake(
     expect_plain(scene, wire.read())
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     "protocol",
     [
@@ -212,6 +216,7 @@ def test_no_key_reaches_a_bound_host_as_a_subprotocol(
     scene.expect_denied(answer, "ambiguous_credential" if beside else "foreign_credential")
 
 
+@pytest.mark.attack("websocket")
 def test_the_placeholder_as_a_subprotocol_goes_nowhere(start: Start) -> None:
     scene = start(say(OK))
     protocol = f"realtime, openai-insecure-api-key.{scene.placeholder('good')}"
@@ -219,6 +224,7 @@ def test_the_placeholder_as_a_subprotocol_goes_nowhere(start: Start) -> None:
     scene.expect_denied(scene.tunnel("good.example").request(raw), "placeholder_misplaced")
 
 
+@pytest.mark.attack("websocket")
 def test_what_is_sent_before_the_101_goes_nowhere(start: Start, place: Place) -> None:
     scene = start(say(accepted()))
     wire = scene.tunnel("good.example")
@@ -233,6 +239,7 @@ def test_what_is_sent_before_the_101_goes_nowhere(start: Start, place: Place) ->
     assert place.conversation.heard == b""
 
 
+@pytest.mark.attack("websocket")
 def test_a_request_behind_a_refused_handshake_is_decided_on_its_own(start: Start) -> None:
     scene = start(say(OK))
     wire = scene.tunnel("good.example")
@@ -246,6 +253,7 @@ def test_a_request_behind_a_refused_handshake_is_decided_on_its_own(start: Start
 # -- the answer
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -276,6 +284,7 @@ def test_a_wrong_101_opens_nothing(start: Start, place: Place, raw: bytes, host:
     assert len(scene.verdicts()) == 1
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize("path", ["/elsewhere", "/live/x"])
 def test_a_101_that_nobody_asked_for_opens_nothing(start: Start, path: str) -> None:
     scene = start(say(accepted() + server_frame(SECRET.encode())))
@@ -288,6 +297,7 @@ def test_a_101_that_nobody_asked_for_opens_nothing(start: Start, path: str) -> N
     assert len(scene.verdicts()) == 1
 
 
+@pytest.mark.attack("websocket reflection")
 def test_a_secret_in_the_head_of_a_101_is_the_placeholder_again(start: Start) -> None:
     scene = start(say(accepted(f"X-Echo: Bearer {SECRET}", "Proxy-Status: understudy") + CLOSE))
     wire = scene.tunnel("good.example")
@@ -298,6 +308,7 @@ def test_a_secret_in_the_head_of_a_101_is_the_placeholder_again(start: Start) ->
     assert wire.socket.recv(100) == CLOSE
 
 
+@pytest.mark.attack("websocket reflection")
 def test_frames_that_come_with_the_101_are_cleaned_too(start: Start) -> None:
     greeting = server_frame(b"you are " + SECRET.encode())
     scene = start(say(accepted("X: y") + greeting + CLOSE, then_close=True))
@@ -314,6 +325,7 @@ def test_frames_that_come_with_the_101_are_cleaned_too(start: Start) -> None:
 # -- frames
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     "noise",
     [
@@ -346,6 +358,7 @@ def test_what_is_no_frame_never_reaches_the_upstream(
     assert (finished["status"], finished["reason"]) == (101, "bad_header")
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.parametrize(
     "noise",
     [
@@ -369,6 +382,7 @@ def test_what_is_no_frame_never_reaches_the_agent(start: Start, noise: bytes, ho
     assert (finished["status"], finished["reason"]) == (101, "upstream_failed")
 
 
+@pytest.mark.attack("websocket reflection")
 def test_no_cut_of_frames_or_bytes_hides_a_secret(start: Start) -> None:
     raw = SECRET.encode()
     cuts = [
@@ -395,6 +409,7 @@ def test_no_cut_of_frames_or_bytes_hides_a_secret(start: Start) -> None:
     assert finished["reflected"] == len(cuts)
 
 
+@pytest.mark.attack("websocket")
 def test_a_frame_longer_than_any_memory_streams(start: Start) -> None:
     """The length that a frame declares reserves nothing, and its beginning waits for nothing."""
     declared = b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff"
@@ -407,6 +422,7 @@ def test_a_frame_longer_than_any_memory_streams(start: Start) -> None:
 # -- the end
 
 
+@pytest.mark.attack("websocket")
 def test_a_client_that_leaves_without_a_word_is_told_of(start: Start) -> None:
     scene = start(say(accepted()))
     open_websocket(scene).send(client_frame(b"last words")).close()
@@ -416,6 +432,7 @@ def test_a_client_that_leaves_without_a_word_is_told_of(start: Start) -> None:
     assert finished["bytes_sent"] == len(client_frame(b"last words"))
 
 
+@pytest.mark.attack("websocket")
 def test_a_client_that_resets_is_told_of(start: Start) -> None:
     scene = start(say(accepted()))
     wire = open_websocket(scene)
@@ -427,6 +444,7 @@ def test_a_client_that_resets_is_told_of(start: Start) -> None:
     assert (finished["status"], finished["reason"]) == (101, "client_closed")
 
 
+@pytest.mark.attack("websocket")
 def test_an_upstream_that_breaks_off_is_told_of(start: Start) -> None:
     scene = start(say(accepted() + server_frame(b"last words"), then_close=True))
     wire = open_websocket(scene)
@@ -437,6 +455,7 @@ def test_an_upstream_that_breaks_off_is_told_of(start: Start) -> None:
     assert finished["detail"] == "the upstream ended the WebSocket without closing it"
 
 
+@pytest.mark.attack("websocket")
 def test_a_half_closed_client_ends_both_sides(start: Start) -> None:
     scene = start(say(accepted() + server_frame(b"hello")))
     wire = open_websocket(scene)
@@ -450,6 +469,7 @@ def test_a_half_closed_client_ends_both_sides(start: Start) -> None:
     assert "reason" not in finished
 
 
+@pytest.mark.attack("websocket")
 def test_no_connection_that_was_a_websocket_is_used_again(start: Start) -> None:
     scene = start(say(accepted() + CLOSE))
     for _ in range(2):
@@ -464,6 +484,7 @@ def test_no_connection_that_was_a_websocket_is_used_again(start: Start) -> None:
 # -- an engine that carries none
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.engine("mitmproxy")
 def test_on_the_other_engine_a_handshake_is_a_plain_request_and_the_operator_knows(
     start: Start,
@@ -475,6 +496,7 @@ def test_on_the_other_engine_a_handshake_is_a_plain_request_and_the_operator_kno
     assert "rule free: websocket has no effect without --engine express" in scene.proxy.log
 
 
+@pytest.mark.attack("websocket")
 @pytest.mark.engine("mitmproxy")
 def test_on_the_other_engine_a_101_opens_nothing(start: Start) -> None:
     scene = start(say(accepted() + server_frame(SECRET.encode())))

@@ -582,6 +582,7 @@ def test_the_name_of_a_subprotocol_is_no_key(offered: str) -> None:
 SPACES = " " * (1 << 20)
 
 
+@pytest.mark.attack("slow to read")
 @pytest.mark.parametrize(
     "subject",
     [

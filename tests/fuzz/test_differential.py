@@ -189,6 +189,7 @@ def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield Stage(world, parsers)
 
 
+@pytest.mark.attack("smuggling")
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 120)
 @settings(
     max_examples=EXAMPLES,

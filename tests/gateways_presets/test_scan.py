@@ -143,6 +143,7 @@ def test_well_formed_json_is_not_refused(body: bytes, size: int) -> None:
     assert not scan(body, size)
 
 
+@pytest.mark.attack("slow to read")
 def test_endless_white_space_before_a_body_is_not_kept() -> None:
     scanner = FieldScanner(FIELDS)
     for _ in range(100):

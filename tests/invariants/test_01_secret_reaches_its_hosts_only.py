@@ -36,6 +36,7 @@ def ask_openai(scene: Scene) -> int:
     return scene.request("api.openai.com", "/v1/models", headers=headers).status
 
 
+@pytest.mark.attack("bad upstream")
 def test_another_server_at_the_hosts_address_gets_nothing(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_gateway_gets_the_secret_and_the_provider_no_connection(
     assert scene.connections_seen("api.openai.com") == 0
 
 
+@pytest.mark.attack("bad upstream")
 @pytest.mark.parametrize("fault", ["wrong name", "not trusted", "down"])
 def test_a_gateway_that_is_not_itself_gets_nothing_and_nobody_stands_in(
     start_upstream: Callable[..., Upstream],
@@ -119,6 +121,7 @@ def test_a_plain_gateway_is_reached_at_its_declared_place_only(
     assert received.header("host") == f"127.0.0.1:{gateway.port}"
 
 
+@pytest.mark.attack("no tls")
 def test_plain_http_to_a_bound_host_carries_no_secret(scene: Scene) -> None:
     with scene.wire() as wire:
         answer = wire.request(

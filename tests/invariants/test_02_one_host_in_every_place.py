@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from tests.support.client import REFUSED
 from tests.support.scene import Scene
 from tests.support.world import SECRETS, World
@@ -31,6 +32,7 @@ def expected_reason(tunnel: str, server_name: str | None) -> str:
     return "host_mismatch" if server_name in (tunnel, None) else "sni_mismatch"
 
 
+@pytest.mark.attack("other host header")
 def test_only_three_equal_opinions_go_upstream(world: World) -> None:
     for tunnel, server_name, host in itertools.product(HOSTS, (*HOSTS, None), HOSTS):
         scene = Scene(world.proxy, world.upstreams, SECRETS)
@@ -47,6 +49,7 @@ def test_only_three_equal_opinions_go_upstream(world: World) -> None:
         scene.leave()
 
 
+@pytest.mark.attack("other host header")
 def test_a_host_header_with_any_other_port_goes_nowhere(world: World) -> None:
     for port in (0, 1, 22, 80, 442, 444, 8443, 65535, 65536):
         scene = Scene(world.proxy, world.upstreams, SECRETS)

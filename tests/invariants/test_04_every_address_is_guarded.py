@@ -69,6 +69,7 @@ def connects(scene: Scene) -> list[str]:
     return [arguments[1] for arguments in scene.proxy.spied("socket.connect")]
 
 
+@pytest.mark.attack("guarded address")
 @pytest.mark.parametrize("name", [*(f"n{n}.example" for n in range(len(GUARDED))), "many.example"])
 def test_allowed_name_with_guarded_addresses_is_not_dialled(dialling: Scene, name: str) -> None:
     before = connects(dialling)
@@ -82,6 +83,7 @@ def test_allowed_name_with_guarded_addresses_is_not_dialled(dialling: Scene, nam
             assert address.encode() not in answer.head + answer.body
 
 
+@pytest.mark.attack("guarded address")
 @pytest.mark.parametrize("address", literals())
 def test_allowed_literal_that_is_guarded_is_not_dialled(dialling: Scene, address: str) -> None:
     before = connects(dialling)
@@ -90,6 +92,7 @@ def test_allowed_literal_that_is_guarded_is_not_dialled(dialling: Scene, address
     assert connects(dialling) == before
 
 
+@pytest.mark.attack("guarded address")
 @pytest.mark.parametrize(
     "spelling",
     ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.1", "017700000001", "0x7f.0.0.1",
@@ -106,6 +109,7 @@ def test_other_spellings_of_an_address_are_no_hosts_at_all(dialling: Scene, spel
     dialling.expect_nothing_upstream()
 
 
+@pytest.mark.attack("guarded address")
 def test_of_mixed_addresses_only_the_declared_is_dialled(dialling: Scene) -> None:
     port = dialling.upstreams["mixed.example"].port
     before = len(connects(dialling))
@@ -113,6 +117,7 @@ def test_of_mixed_addresses_only_the_declared_is_dialled(dialling: Scene) -> Non
     assert connects(dialling)[before:] == [f"('127.0.0.2', {port})"]
 
 
+@pytest.mark.attack("guarded address")
 def test_a_name_that_changes_its_address_is_not_followed(dialling: Scene) -> None:
     """The checked address is the one that is dialled; a second look-up is checked again."""
     port = dialling.upstreams["mixed.example"].port
@@ -128,6 +133,7 @@ def test_a_declared_network_exempts_itself_only(dialling: Scene) -> None:
     assert dialling.request("127.0.0.3", port=port).reason == "address_denied"
 
 
+@pytest.mark.attack("own port")
 def test_the_proxys_and_the_admins_ports_are_never_dialled(
     start_scene: Callable[..., Scene],
 ) -> None:

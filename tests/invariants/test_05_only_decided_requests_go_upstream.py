@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from tests.support.scene import Scene
 
 
+@pytest.mark.attack("smuggling")
 def test_what_upstream_reads_is_exactly_the_decided_requests(scene: Scene) -> None:
     bodies = [b"", b"x", b"GET /smuggled HTTP/1.1\r\n\r\n", b"0\r\n\r\n", bytes(range(256)) * 300]
     with scene.tunnel("other.example") as wire:
@@ -23,6 +25,7 @@ def test_what_upstream_reads_is_exactly_the_decided_requests(scene: Scene) -> No
     assert [line["http"]["path"] for line in lines] == [r.target for r in seen]
 
 
+@pytest.mark.attack("chunk tricks")
 def test_chunks_are_framed_anew(scene: Scene) -> None:
     """Chunk extensions and odd sizes are the client's own; none of them is relayed."""
     with scene.tunnel("other.example") as wire:
@@ -37,6 +40,7 @@ def test_chunks_are_framed_anew(scene: Scene) -> None:
     assert received.header("transfer-encoding") == "chunked"
 
 
+@pytest.mark.attack("not http")
 def test_one_decision_is_one_request_whatever_follows_in_the_tunnel(scene: Scene) -> None:
     source = random.Random(5)
     for _ in range(20):

@@ -182,6 +182,7 @@ def expect_whole_story(scene: Scene) -> None:
     assert ends == ([verdict["request_id"]] if verdict["verdict"] == "allow" else [])
 
 
+@pytest.mark.attack("failing hook")
 @REQUESTS
 @WHEN
 @each_hook(is_before_the_dial)
@@ -208,6 +209,7 @@ def test_an_exception_before_the_answer_denies_and_nothing_goes_up(
     assert answered.status == 200, "it serves again without the fault"
 
 
+@pytest.mark.attack("failing hook")
 @REQUESTS
 @WHEN
 @each_hook(lambda hook: hook.endswith((".responseheaders", ".response")))
@@ -283,6 +285,7 @@ def test_an_exception_at_the_end_keeps_the_audit_and_the_count(
     scene.leave()
 
 
+@pytest.mark.attack("failing hook")
 @pytest.mark.parametrize(
     ("kind", "hook"),
     [

@@ -6,6 +6,7 @@ import base64
 import urllib.parse
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.scene import Scene, forms_of
@@ -33,6 +34,7 @@ WRAPS = st.sampled_from(
 )
 
 
+@pytest.mark.attack("misplaced placeholder")
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.scene import Scene
@@ -27,6 +28,7 @@ PLACES = st.sampled_from(
 )
 
 
+@pytest.mark.attack("foreign credential")
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

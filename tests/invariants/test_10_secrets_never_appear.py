@@ -21,6 +21,7 @@ FROM_ENVIRONMENT = "sk-real-from-the-environment-9876"
 TEXT = "sk-real-in-an-object-0123456789"
 
 
+@pytest.mark.attack("telling errors")
 def test_a_session_of_everything_shows_no_secret_anywhere(
     start_upstream: Callable[..., Upstream],
     start_scene: Callable[..., Scene],

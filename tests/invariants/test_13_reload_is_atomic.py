@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import yaml
 from tests.support.scene import Scene
 from tests.support.upstream import Upstream
@@ -15,6 +16,7 @@ def policy(names: list[str]) -> dict[str, Any]:
     return {"allow": [{"name": f"{name}-{len(names)}", "hosts": [name]} for name in names]}
 
 
+@pytest.mark.attack("policy change")
 def test_requests_during_reloads_are_each_judged_by_one_whole_policy(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 import socket
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.client import REFUSED, client_hello
@@ -40,6 +41,7 @@ def shut_down(scene: Scene) -> None:
             wire.read_until_closed()
 
 
+@pytest.mark.attack("flood of names")
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -90,6 +92,7 @@ def test_a_broken_handshake_gives_one_verdict(world: World) -> None:
         assert [line["reason"] for line in verdicts] == ["client_closed"], cut
 
 
+@pytest.mark.attack("flood of names")
 def test_hostile_text_in_every_field_stays_one_bounded_ascii_line(scene: Scene) -> None:
     hostile = "\x1b[2J\u2028\u202e\"\\',\u0000".encode().replace(b"\x00", b"")
     with scene.wire() as wire:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
+import pytest
 from tests.support.client import REFUSED
 from tests.support.scene import Scene
 from tests.support.world import POLICY
@@ -41,6 +42,7 @@ def labels(scene: Scene) -> set[tuple[str, str]]:
     return {pair for sample in scene.proxy.metrics() for pair in LABEL.findall(sample)}
 
 
+@pytest.mark.attack("flood of names")
 def test_every_label_value_is_known_whatever_clients_did(scene: Scene) -> None:
     words = ["evil-label", 'x"y', "rule\\n", "GET", "zz"]
     for word in words:

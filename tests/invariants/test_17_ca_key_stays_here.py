@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.proxy import Proxy
@@ -32,6 +33,7 @@ def _only_public_inside(state: Path) -> bool:
     )
 
 
+@pytest.mark.attack("telling errors")
 def test_what_a_sandbox_gets_holds_certificates_only(world: World) -> None:
     for name in (world.proxy.ca_cert, world.proxy.bundle):
         content = Path(name).read_bytes()

@@ -52,6 +52,7 @@ def expect_silent(answered: Answer) -> None:
     assert answered.header("via") is None
 
 
+@pytest.mark.attack("telling errors")
 @pytest.mark.parametrize("head", HEADS)
 def test_a_denial_tells_nothing_of_the_proxy(scene: Scene, head: str) -> None:
     written = head.format(
@@ -80,6 +81,7 @@ def test_a_guarded_address_is_not_named(scene: Scene) -> None:
     expect_silent(answered)
 
 
+@pytest.mark.attack("telling errors")
 @pytest.mark.parametrize(
     "raw",
     [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", b"HTTP/1.1 200 OK\r\nConten"],

@@ -53,6 +53,7 @@ def test_the_placeholder_of_the_handshake_is_swapped(start_place: Callable[..., 
     assert decided["rule"] == "live"
 
 
+@pytest.mark.attack("websocket reflection")
 @pytest.mark.parametrize(
     "parts",
     [

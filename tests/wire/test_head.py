@@ -116,6 +116,7 @@ def test_a_clean_head_holds_no_control_character_and_one_host(lines: list[bytes]
         assert not any(byte in raw.replace(b"\r\n", b"") for byte in b"\x00\r\n\x0b")
 
 
+@pytest.mark.attack("slow to read")
 @pytest.mark.parametrize(
     "line",
     [
