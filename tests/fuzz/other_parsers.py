@@ -13,7 +13,9 @@ from pathlib import Path
 
 import h11
 import httptools
+from tests.fuzz.nginx import Nginx, run_nginx
 
+ANSWERED = 204
 HERE = Path(__file__).parent / "parsers"
 
 
@@ -113,6 +115,13 @@ def _ask(process: subprocess.Popen[bytes], raw: bytes) -> list[Seen]:
     return [Seen(m, t, h, base64.b64decode(body)) for m, t, h, body in seen]
 
 
+def _ask_nginx(nginx: Nginx, raw: bytes) -> list[Seen]:
+    answers = nginx.ask(raw)
+    if any(status != ANSWERED for status, _ in answers):
+        raise MisreadError(str(answers))
+    return [Seen(m, t, h, body.encode("latin-1")) for _, (m, t, h, body) in answers]
+
+
 @contextmanager
 def every_parser(folder: Path) -> Iterator[dict[str, Parser]]:
     """The parsers that are on this machine; ``folder`` is for what must be built."""
@@ -133,4 +142,7 @@ def every_parser(folder: Path) -> Iterator[dict[str, Parser]]:
             )
             stack.callback(process.kill)
             parsers[name] = lambda raw, process=process: _ask(process, raw)
+        if program := shutil.which("nginx"):
+            nginx = stack.enter_context(run_nginx(program, folder))
+            parsers["nginx"] = lambda raw: _ask_nginx(nginx, raw)
         yield parsers

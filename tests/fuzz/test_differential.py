@@ -247,7 +247,7 @@ def _read(parse: Parser, sent: bytes) -> Seen | str:
     return seen[0] if seen[1:] == [AFTER] * (not last) else f"{len(seen)} requests: {seen}"
 
 
-@pytest.mark.parametrize("program", ["node", "go"])
+@pytest.mark.parametrize("program", ["node", "go", "nginx"])
 def test_other_servers_parsers_take_part(stage: Stage, program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed: its parser is not asked")
