@@ -144,6 +144,7 @@ def test_a_coding_that_cannot_be_read_is_not_passed_on(reflecting: Scene, mirror
     answered = reflecting.request("good.example", headers=[("X-Api-Key", placeholder)])
     mirror.head = b""
     assert (answered.status, answered.reason) == (502, "upstream_failed")
+    reflecting.settle()
     (finished,) = reflecting.events("request.finished")
     assert finished["reason"] == "upstream_failed"
 
