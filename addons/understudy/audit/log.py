@@ -23,7 +23,6 @@ type Result = Literal["written", "failed"]
 
 MAX_BATCH_BYTES = 4096
 """Of lines written together: what a pipe takes whole (POSIX, PIPE_BUF)."""
-WAIT_SECONDS = 0.005
 
 RESULTS: tuple[Result, ...] = ("written", "failed")
 
@@ -51,7 +50,7 @@ class AuditLog:
         self._lock = threading.Lock()
         self._healthy = True
         self._waiting: list[bytes] = []
-        """Lines that go out with the next one, or a moment later."""
+        """Lines that go out with the next one, or with this turn of the event loop."""
 
     @property
     def healthy(self) -> bool:
@@ -85,12 +84,12 @@ class AuditLog:
     def write_soon(self, event: Mapping[str, object]) -> None:
         """Write one event that nothing waits for, together with the next one; raises nothing.
 
-        It is written within WAIT_SECONDS, and before any later event. Only for events without
-        which the log is still complete: a process that is killed takes them with it.
+        It is written before any later event, and when this turn of the event loop ends. Only for
+        events without which the log is still complete: a process that is killed may take them.
         """
         line = self._encode(event)
         if not self._waiting:
-            asyncio.get_running_loop().call_later(WAIT_SECONDS, self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         elif sum(map(len, self._waiting)) + len(line) > MAX_BATCH_BYTES // 2:
             self._flush()
         self._waiting.append(line)
