@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,33 @@ def test_a_running_proxy_leaves_no_core_and_its_memory_is_closed(
             proxy.terminate()
     seen = json.loads(snooping.stdout)
     assert set(seen["parents"].values()) == {"PermissionError"}, seen["parents"]
+
+
+@linux_only
+def test_a_standard_error_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, policy_file: Path, engine: str
+) -> None:
+    ready = tmp_path / "ready.json"
+    command = ["run", "--engine", engine, "--policy", policy_file, "--ready-file", ready]
+    command += ["--state-dir", tmp_path / "state", "--audit", tmp_path / "audit.jsonl"]
+    command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            [UNDERSTUDY, *map(str, command)],
+            env={"PATH": os.environ["PATH"], "OPENAI_API_KEY": SECRET},
+            stderr=full,
+        ) as proxy,
+    ):
+        while not ready.exists():
+            assert proxy.poll() is None
+            time.sleep(0.01)
+        admin = json.loads(ready.read_text())["admin"]
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=30) as answer:
+            assert answer.status == 200
+        proxy.terminate()
+        # 120 is what Python exits with where it cannot flush its standard error.
+        assert proxy.wait(30) in (0, 120)
 
 
 def test_no_secret_is_in_the_command_line_or_outside_the_state_directory(

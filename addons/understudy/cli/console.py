@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 _WIDTH_WITHOUT_TERMINAL = 80
 
 
+class _StandardError(Console):
+    """Says what it can: where standard error cannot be written (a full disk), nobody can be told."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+
 def _console(*, stderr: bool) -> Console:
     # Rich reads COLUMNS itself; what is not a terminal gets the width that people read logs in.
     stream = sys.stderr if stderr else sys.stdout
     is_terminal = stream is not None and stream.isatty()
     width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
-    return Console(stderr=stderr, highlight=False, emoji=False, width=width)
+    kind = _StandardError if stderr else Console
+    return kind(stderr=stderr, highlight=False, emoji=False, width=width)
 
 
 stderr = _console(stderr=True)
