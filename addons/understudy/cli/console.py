@@ -22,7 +22,7 @@ _WIDTH_WITHOUT_TERMINAL = 80
 
 
 class _StandardError(Console):
-    """Says what it can: where standard error cannot be written (a full disk), nobody can be told."""
+    """Says what it can: on a full disk, say, nobody can be told."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         with suppress(OSError):
