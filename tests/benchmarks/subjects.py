@@ -119,9 +119,12 @@ def start_understudy(place: Place, engine: str) -> Subject:
     file = place.folder / "policy.yaml"
     file.write_text(yaml.safe_dump(policy))
     ready_file = place.folder / "ready.json"
+    # Not beside the policy, whose folder is watched: each line would wake the watcher.
+    audit = place.folder / "audit"
+    audit.mkdir()
     command = [BIN / "understudy", "run", "--policy", file, "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--state-dir", place.folder / "state"]
-    command += ["--audit", place.folder / "audit.jsonl", "--ready-file", ready_file]
+    command += ["--audit", audit / "audit.jsonl", "--ready-file", ready_file]
     command += ["--engine", engine]
     environ = clean_environ() | {"BENCH_SECRET": SECRET}
     process, ready = start(command, place, ready_file.exists, environ)
