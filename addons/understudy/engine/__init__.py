@@ -1,21 +1,14 @@
-"""How mitmproxy is run: its master, its options, and what is refused below its hooks.
-
-Importing ``mitmproxy.addons`` imports every addon that mitmdump has, a web framework and an LDAP
-client among them: 0.6 of the 1.3 seconds that the import of its proxy core takes. Only the proxy
-server is used here, so the package is registered without running its ``__init__``.
-"""
+"""How mitmproxy is run: its master, its options, and what is refused below its hooks."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
+from understudy.parts import import_in_parts
 
-if "mitmproxy.addons" not in sys.modules:
-    _spec = importlib.util.find_spec("mitmproxy")
-    assert _spec is not None
-    _package = types.ModuleType("mitmproxy.addons")
-    _package.__path__ = [
-        f"{location}/addons" for location in _spec.submodule_search_locations or ()
-    ]
-    sys.modules["mitmproxy.addons"] = _package
+# Every addon that mitmdump has, a web framework and an LDAP client among them: 0.6 of the 1.3
+# seconds that the import of mitmproxy's proxy core takes.
+import_in_parts("mitmproxy.addons")
+# For the sake of one enumeration (an implementation of WebSockets with an HTTP parser), of files
+# with options that nobody reads, and of ways to redirect traffic that nobody asks for.
+import_in_parts("wsproto")
+import_in_parts("ruamel.yaml")
+import_in_parts("mitmproxy_rs")

@@ -7,12 +7,13 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from mitmproxy import command, ctx, hooks, http, log
+from mitmproxy import ctx, hooks, http, log
 from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 
 from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.ports import cannot_listen
+from understudy.express.commands import Commands
 from understudy.express.contexts import ServerContexts
 from understudy.express.conversation import Conversation
 from understudy.express.pool import Pool
@@ -63,7 +64,7 @@ class Express:
         self.event_loop = asyncio.get_running_loop()
         self.should_exit = asyncio.Event()
         self.options = Options()
-        self.commands = command.CommandManager(self)
+        self.commands = Commands(self)
         self.log = log.Log(self)
         ctx.master = self  # type: ignore[assignment] # what addons know of a master is here
         ctx.options = self.options

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watchfiles import Change, awatch
+from watchfiles._rust_notify import RustNotify
 
 from understudy.policy.load import load
 from understudy.policy.problems import PolicyError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping
 
     from understudy.policy.load import Loaded
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from understudy.policy.problems import Problem
 
 _DEBOUNCE_MILLISECONDS = 50
+_STEP_MILLISECONDS = 50
+_POLL_MILLISECONDS = 300
 
 
 class PolicyHolder:
@@ -76,18 +79,37 @@ class PolicyHolder:
         """
         is_folder = self.path.is_dir()
 
-        def concerns_policy(_: Change, changed: str) -> bool:
+        def concerns_policy(changed: str) -> bool:
             name = Path(changed).name
             # `..data` is the link that Kubernetes swaps when a mounted ConfigMap changes.
             return name.startswith("..") or (
                 name.endswith(".yaml") if is_folder else name == self.path.name
             )
 
-        async for _ in awatch(
-            self.path if is_folder else self.path.parent,
-            watch_filter=concerns_policy,
-            stop_event=stop,
-            debounce=_DEBOUNCE_MILLISECONDS,
-            recursive=False,
-        ):
-            self.reload()
+        folder = self.path if is_folder else self.path.parent
+        # What its own loops do, without the library that they wait with.
+        with RustNotify(
+            [str(folder)],
+            False,  # noqa: FBT003 - debug: these have no names
+            _must_poll(),
+            _POLL_MILLISECONDS,
+            False,  # noqa: FBT003 - recursive
+            False,  # noqa: FBT003 - ignore_permission_denied
+        ) as notify:
+            try:
+                while True:
+                    changes = await asyncio.to_thread(
+                        notify.watch, _DEBOUNCE_MILLISECONDS, _STEP_MILLISECONDS, 0, stop
+                    )
+                    if isinstance(changes, str):  # "stop"; signals are not for that thread
+                        return
+                    if any(concerns_policy(path) for _, path in changes):
+                        self.reload()
+            finally:
+                stop.set()  # or the thread would go on
+
+
+def _must_poll() -> bool:
+    """Whether nothing tells of changes: Windows' folders under WSL, or as the operator says."""
+    is_wsl = "microsoft-standard" in os.uname().release.lower()
+    return is_wsl or bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
