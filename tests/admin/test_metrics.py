@@ -36,6 +36,7 @@ EXPECTED = {
     "understudy_upstream_duration_seconds": {"rule"},
     "understudy_overhead_seconds": set(),
     "understudy_first_byte_seconds": set(),
+    "understudy_upstream_waits_total": set(),
     "understudy_active_connections": set(),
     "understudy_bytes_total": {"direction"},
     "understudy_secret_refresh_total": {"source", "result"},
@@ -121,6 +122,7 @@ def move_everything(metrics: Metrics) -> None:
     metrics.reflected("team", 2)
     metrics.observe_overhead(0.001)
     finish(metrics)
+    metrics.upstream_waited()
     metrics.set_active_connections(1)
     metrics.set_ca_expiry(datetime(2030, 1, 1, tzinfo=UTC))
     metrics.audit_event("file", "written")
@@ -181,6 +183,7 @@ def test_every_series_has_a_help_text():
         ("upstream_duration_seconds_count", {"rule": "claude"}),
         ("overhead_seconds_count", {}),
         ("first_byte_seconds_count", {}),
+        ("upstream_waits_total", {}),
         ("active_connections", {}),
         ("bytes_total", {"direction": "sent"}),
         ("secret_refresh_total", {"source": "file", "result": "failed"}),

@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import Wire
 from tests.support.proxy import Proxy
 from tests.support.scene import Scene
-from tests.support.upstream import Received, Upstream, answer, answer_ok
+from tests.support.upstream import Received, Upstream, answer, answer_ok, open_connections_to
 
 SIZE = 200 << 20
 BLOCK = bytes(range(256)) * 4096  # 1 MiB
@@ -41,18 +41,6 @@ def peak_memory_bytes(proxy: Proxy) -> int:
         pytest.skip("peak memory is read from Linux's /proc")
     (line,) = [text for text in status.read_text().splitlines() if text.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024
-
-
-def open_connections_to(port: int) -> int:
-    """How many sockets are connected to a port, or were and are not closed yet (proc(5), tcp)."""
-    table = Path("/proc/net/tcp")
-    if not table.exists():
-        pytest.skip("connections are counted in Linux's /proc")
-    rows = (line.split() for line in table.read_text().splitlines()[1:])
-    established, close_wait = "01", "08"
-    return sum(
-        row[2].endswith(f":{port:04X}") and row[3] in (established, close_wait) for row in rows
-    )
 
 
 def expected_digest() -> str:
@@ -437,7 +425,8 @@ def test_a_kept_connection_that_its_upstream_closes_carries_no_other_request(
     for turn in range(5):
         assert scene.request("free.example", "/large").body == large
         scene.settle()
-        free.soon(kept[-1].transport.abort)
+        for writer in kept:  # each worker keeps its own
+            free.soon(writer.transport.abort)
         scene.proxy.wait_until(lambda: not open_connections_to(free.port))
         answer = scene.request("free.example", f"/{turn}", method="POST", body=b"once")
         assert answer.body == b"ok"

@@ -9,7 +9,9 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pytest
 import trustme
 
 Handler = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
@@ -217,6 +219,18 @@ class Upstream:
         body = await reader.readexactly(int(received.header("content-length") or 0))
         self.received += body
         return body
+
+
+def open_connections_to(port: int) -> int:
+    """How many sockets are connected to a port, or were and are not closed yet (proc(5), tcp)."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        pytest.skip("connections are counted in Linux's /proc")
+    rows = (line.split() for line in table.read_text().splitlines()[1:])
+    established, close_wait = "01", "08"
+    return sum(
+        row[2].endswith(f":{port:04X}") and row[3] in (established, close_wait) for row in rows
+    )
 
 
 def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:

@@ -154,6 +154,10 @@ class Metrics:
         series.bytes[SENT].inc(bytes_sent)
         series.bytes[RECEIVED].inc(bytes_received)
 
+    def upstream_waited(self) -> None:
+        """Count one request that has to wait for a connection to its upstream."""
+        self._series.upstream_waits.inc()
+
     # -- the proxy itself
 
     def set_active_connections(self, count: int) -> None:

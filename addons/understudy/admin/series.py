@@ -108,6 +108,11 @@ class Series:
         self.active_connections = Gauge(
             "understudy_active_connections", "Client connections open now.", registry=registry
         )
+        self.upstream_waits = Counter(
+            "understudy_upstream_waits",
+            "Requests that had to wait for a connection to an upstream that had its most.",
+            registry=registry,
+        )
         self.bytes = Children(
             Counter(
                 "understudy_bytes",

@@ -34,7 +34,7 @@ HINTS = {
     Reason.GATEWAY_OVERRIDE_DENIED: "The request tried to steer the gateway.",
     Reason.PROXY_AUTH_REQUIRED: "The program dropped the token from the proxy's URL.",
     Reason.UPSTREAM_FAILED: "The host could not be reached, or its certificate is not trusted.",
-    Reason.UPSTREAM_TIMEOUT: "The host did not answer in time.",
+    Reason.UPSTREAM_TIMEOUT: "The host did not answer in time, or has too many connections.",
     Reason.CLIENT_CLOSED: "The program hung up; one that does not trust the CA does so.",
     Reason.TIMEOUT: "The program was too slow, or silent; see the times in limits.",
     Reason.TOO_MANY_CONNECTIONS: "See max_connections and max_connections_per_client in limits.",

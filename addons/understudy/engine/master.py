@@ -87,9 +87,9 @@ class Master(master.Master):
         fix_options(self.options, listen_host=listen[0], listen_port=listen[1], confdir=confdir)
         http1.install(sessions, recorder, lambda: policies.current)
 
-    def set_idle_timeout(self, seconds: float) -> None:
-        """Close client connections on which nothing moves for this long; for new connections."""
-        self.options.update(tcp_timeout=max(1, round(seconds)))
+    def set_limits(self, limits: Limits) -> None:
+        """Close client connections on which nothing moves; for new connections."""
+        self.options.update(tcp_timeout=max(1, round(limits.idle_timeout_seconds)))
 
     async def start(self) -> tuple[str, int]:
         """Listen; returns the address that clients connect to. OSError where it cannot."""

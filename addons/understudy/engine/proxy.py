@@ -136,7 +136,7 @@ class Proxy:
         self._is_listening = True
         policy = self._policies.current
         if policy is not None:
-            engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
+            engine.set_limits(policy.limits)
             await self._fetch_secrets(policy)
         settle_memory()
 
@@ -144,7 +144,7 @@ class Proxy:
         """Take over what the engine itself needs of a policy that takes force now."""
         tell()
         if policy is not None and self._engine is not None:
-            self._engine.set_idle_timeout(policy.limits.idle_timeout_seconds)
+            self._engine.set_limits(policy.limits)
             # Once the policy is in force: what is heard of its secrets is told by its names.
             asyncio.get_running_loop().call_soon(self._fetch_later, policy)
 

@@ -75,7 +75,7 @@ class Express:
         self.sessions = sessions
         self.recorder = recorder
         self.policies = policies
-        self.pool = Pool()
+        self.pool = Pool(_NO_LIMITS_YET.max_connections_per_upstream, metrics.upstream_waited)
         self.server_contexts = ServerContexts(issuer)
         self._listen = listen
         self._server: asyncio.Server | None = None
@@ -90,9 +90,10 @@ class Express:
         policy = self.policies.current
         return policy.limits if policy else _NO_LIMITS_YET
 
-    def set_idle_timeout(self, seconds: float) -> None:
-        """Close client connections on which nothing moves for this long."""
-        self._idle_seconds = seconds
+    def set_limits(self, limits: Limits) -> None:
+        """Take over what is not looked up when it is needed."""
+        self._idle_seconds = limits.idle_timeout_seconds
+        self.pool.set_cap(limits.max_connections_per_upstream)
 
     async def start(self) -> tuple[str, int]:
         """Listen; returns the address that clients connect to. OSError where it cannot."""

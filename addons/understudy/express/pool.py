@@ -1,4 +1,4 @@
-"""Upstream connections, kept and shared across clients.
+"""Upstream connections, kept and shared across clients, so many to a server and no more.
 
 A connection is used again only for the same destination, TLS name, trust and credential
 (connection of the policy): what one agent's secret opened never carries another's.
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from mitmproxy.connection import ConnectionState, Server
 
 from understudy.express.contexts import upstream_context
+from understudy.express.places import Place, Slot, await_turn
 from understudy.express.stream import Stream
 from understudy.reasons import Reason
 from understudy.wire.fields import first
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mitmproxy import http
 
     from understudy.engine.dialer import DialPlan
@@ -46,6 +49,11 @@ class Destination(NamedTuple):
     policy_digest: str
     """Where a host is, and which addresses are open, are a policy's to say: another dials anew."""
 
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """The server: what it may have many of is counted by this, whatever they are shared by."""
+        return self[:3]
+
 
 @dataclass(slots=True)
 class Upstream:
@@ -54,7 +62,10 @@ class Upstream:
     destination: Destination
     stream: Stream
     server: Server
+    slot: Slot
     opened_at: float
+    on_closed: Callable[[], None] | None = None
+    """Called once when it is closed, whoever closed it."""
     idle_since: float = 0.0
     used: int = 0
     """How many requests went over it."""
@@ -73,6 +84,12 @@ class Upstream:
         """Close once all is written, or where the upstream does not read, after a moment."""
         self.stream.close()
         asyncio.get_running_loop().call_later(_CLOSING_SECONDS, self.stream.abort)
+
+    def end(self) -> None:
+        """Make room for another, and tell of it."""
+        self.slot.free()
+        if self.on_closed is not None:
+            self.on_closed()
 
 
 def binds_connection(head: RequestHead, response: http.Response) -> bool:
@@ -97,42 +114,100 @@ class UpstreamError(OSError):
 
 
 class Pool:
-    """Opens connections where a DialPlan leads, and keeps those that can be used again."""
+    """Opens connections where a DialPlan leads, and keeps those that can be used again.
 
-    def __init__(self) -> None:
+    ``tell_wait`` is called for every request that has to wait for a connection.
+    """
+
+    def __init__(self, cap: int, tell_wait: Callable[[], None]) -> None:
         self._idle: defaultdict[Destination, deque[Upstream]] = defaultdict(deque)
+        self._places: dict[tuple[str, str, int], Place] = {}
+        self._cap = cap
+        self._tell_wait = tell_wait
+
+    def set_cap(self, cap: int) -> None:
+        """Have at most so many connections to one server from now on."""
+        self._cap = cap
+        for place in self._places.values():
+            place.set_cap(cap)
 
     def take(self, destination: Destination) -> Upstream | None:
         """An idle connection, the one used last first; None where there is none."""
-        waiting = self._idle.get(destination)
-        while waiting:
-            upstream = waiting.pop()
+        idle = self._idle.get(destination)
+        while idle:
+            upstream = idle.pop()
             if upstream.is_alive():
                 return upstream
-            upstream.stream.close()
+            upstream.stream.abort()
         self._idle.pop(destination, None)
         return None
 
+    async def admit(
+        self,
+        destination: Destination,
+        client: tuple[str, Stream],
+        timeout_seconds: float,
+        *,
+        reuse: bool,
+    ) -> Slot | Upstream:
+        """The right to open a connection, or one that was given back; a wait, where it must be.
+
+        ``client`` is whom to be fair to and whom to wait with, see await_turn, whose errors are
+        raised. With ``reuse`` false it is the right to a new one.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        place = self._places.get(destination.address)
+        if place is None:
+            place = self._places[destination.address] = Place(self._cap)
+        if (slot := place.enter()) is not None:
+            return slot
+        self._tell_wait()
+        name, stream = client
+        while True:
+            waiter = place.join(name, destination if reuse else None)
+            self._make_room(destination)
+            given = await await_turn(waiter, stream, deadline - time.monotonic())
+            if isinstance(given, Slot) or given.is_alive():
+                return given
+            given.stream.abort()
+
+    def _make_room(self, destination: Destination) -> None:
+        """Close a connection to the same server that nobody uses."""
+        for other, idle in self._idle.items():
+            while other.address == destination.address and idle:
+                stream = idle.popleft().stream
+                if not stream.failed:
+                    return stream.abort()
+        return None
+
     def give_back(self, upstream: Upstream) -> None:
-        """Keep a connection whose last response was complete."""
+        """Keep a connection whose last response was complete, for who waits or who will come."""
         upstream.idle_since = time.monotonic()
         upstream.used += 1
-        waiting = self._idle[upstream.destination]
-        if not upstream.is_alive() or len(waiting) >= MAX_IDLE_PER_DESTINATION:
-            upstream.stream.close()
+        place = upstream.slot.place
+        if place.is_crowded():
+            if not upstream.is_alive() or not place.hand_over(upstream):
+                upstream.close_soon()
             return
-        waiting.append(upstream)
+        idle = self._idle[upstream.destination]
+        if not upstream.is_alive() or len(idle) >= MAX_IDLE_PER_DESTINATION:
+            upstream.close_soon()
+            return
+        idle.append(upstream)
 
     def sweep(self) -> None:
         """Close what has been idle for too long."""
-        for destination, waiting in list(self._idle.items()):
-            while waiting and not waiting[0].is_alive():
-                waiting.popleft().stream.close()
-            if not waiting:
+        for destination, idle in list(self._idle.items()):
+            while idle and not idle[0].is_alive():
+                idle.popleft().stream.abort()
+            if not idle:
                 del self._idle[destination]
+        for address, place in list(self._places.items()):
+            if place.is_empty():
+                del self._places[address]
 
     async def open(
-        self, destination: Destination, plan: DialPlan, policy: Policy, server: Server
+        self, destination: Destination, plan: DialPlan, policy: Policy, server: Server, slot: Slot
     ) -> Upstream:
         """Connect as the plan says, and verify the plan's name. Raises UpstreamError."""
         stream = Stream()
@@ -146,30 +221,43 @@ class Pool:
             raise UpstreamError(Reason.UPSTREAM_TIMEOUT, str(error)) from None
         except OSError as error:
             raise UpstreamError(Reason.UPSTREAM_FAILED, str(error)) from None
+        slot.bind(stream)
         server.timestamp_tcp_setup = time.time()
-        if destination.scheme == "https":
-            try:
-                async with asyncio.timeout(policy.limits.connect_timeout_seconds):
-                    context = upstream_context(destination.trust)
-                    await stream.start_tls(context, server=False, name=plan.host)
-            except TimeoutError:
-                stream.abort()
-                raise UpstreamError(Reason.UPSTREAM_TIMEOUT, "TLS handshake") from None
-            except OSError as error:
-                stream.abort()
-                raise UpstreamError(Reason.UPSTREAM_FAILED, _explain(error)) from None
-            server.timestamp_tls_setup = time.time()
+        try:
+            if destination.scheme == "https":
+                await _start_tls(stream, destination, plan, policy)
+                server.timestamp_tls_setup = time.time()
+        except BaseException:
+            stream.abort()
+            raise
+        if stream.failed:
+            raise UpstreamError(Reason.UPSTREAM_FAILED, "connection closed")
         server.state = ConnectionState.OPEN
         server.peername = stream.transport.get_extra_info("peername")
         server.sockname = stream.transport.get_extra_info("sockname")
-        return Upstream(destination, stream, server, time.monotonic())
+        upstream = Upstream(destination, stream, server, slot, time.monotonic())
+        stream.on_lost = upstream.end
+        return upstream
 
     def close(self) -> None:
         """Close everything that is idle."""
-        for waiting in self._idle.values():
-            for upstream in waiting:
+        for idle in self._idle.values():
+            for upstream in idle:
                 upstream.stream.abort()
         self._idle.clear()
+
+
+async def _start_tls(
+    stream: Stream, destination: Destination, plan: DialPlan, policy: Policy
+) -> None:
+    try:
+        async with asyncio.timeout(policy.limits.connect_timeout_seconds):
+            context = upstream_context(destination.trust)
+            await stream.start_tls(context, server=False, name=plan.host)
+    except TimeoutError:
+        raise UpstreamError(Reason.UPSTREAM_TIMEOUT, "TLS handshake") from None
+    except OSError as error:
+        raise UpstreamError(Reason.UPSTREAM_FAILED, _explain(error)) from None
 
 
 def _explain(error: OSError) -> str:

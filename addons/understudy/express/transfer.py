@@ -13,6 +13,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from understudy.express.broken import Broken
 from understudy.express.download import Download
 from understudy.express.messages import make_flow, make_request, write_response
+from understudy.express.places import Slot
 from understudy.express.pool import Destination, UpstreamError
 from understudy.express.request import RequestBody
 from understudy.express.response import BadResponseError, NoResponseError
@@ -164,14 +165,25 @@ class Transfer:
             policy.digest,
         )
         upstream = express.pool.take(destination) if reuse else None
-        is_new = upstream is None
+        is_new = False
         if upstream is None:
-            upstream = await self._open(destination, plan, policy)
+            client = (exchange.session.address, self.client)
+            seconds = policy.limits.connect_timeout_seconds
+            given = await express.pool.admit(destination, client, seconds, reuse=reuse)
+            if isinstance(given, Slot):
+                with given:
+                    upstream = await self._open(destination, plan, policy, given)
+                is_new = True
+            else:
+                upstream = self.upstream = given
+                self.exchange()  # nobody has refused it while it waited
         self.upstream = upstream
         self.flow.server_conn = upstream.server
         return upstream, is_new
 
-    async def _open(self, destination: Destination, plan: DialPlan, policy: Policy) -> Upstream:
+    async def _open(
+        self, destination: Destination, plan: DialPlan, policy: Policy, slot: Slot
+    ) -> Upstream:
         hooks = self.express.hooks
         server = Server(
             address=(destination.host, destination.port), tls=destination.scheme == "https"
@@ -181,17 +193,17 @@ class Transfer:
         reason = None
         if (problem := _error_of(server)) is None:
             try:
-                upstream = await self.express.pool.open(destination, plan, policy, server)
+                upstream = await self.express.pool.open(destination, plan, policy, server, slot)
             except UpstreamError as error:
                 problem, reason = str(error), error.reason
         if problem is not None:
             server.error = problem
             await hooks.call("server_connect_error", data)
             raise Broken(problem, reason)
-        upstream.stream.on_lost = partial(self.express.tell_disconnected, data)
+        self.upstream = upstream
+        upstream.on_closed = partial(self.express.tell_disconnected, data)
         await hooks.call("server_connected", data)
         if (problem := _error_of(server)) is not None:
-            upstream.stream.abort()
             raise Broken(problem)
         return upstream
 

@@ -240,6 +240,7 @@ class LimitsDocument(_Document):
     max_stream_seconds: _Seconds | None = None
     max_connections: _Given[Annotated[int, Field(ge=1, le=1_000_000)]] = None
     max_connections_per_client: _Given[Annotated[int, Field(ge=1, le=1_000_000)]] = None
+    max_connections_per_upstream: _Given[Annotated[int, Field(ge=1, le=1_000_000)]] = None
 
 
 class PolicyDocument(_Document):

@@ -152,7 +152,7 @@ class Limits:
     handshake_timeout_seconds: float = 10.0
     """From the answer to CONNECT to the end of the client's TLS handshake."""
     connect_timeout_seconds: float = 10.0
-    """For each address of an upstream."""
+    """For each address of an upstream, its TLS handshake, and the wait for a connection to it."""
     first_byte_timeout_seconds: float = 600.0
     """From the end of the request to the response's head; long, for models that think."""
     max_stream_seconds: float | None = None
@@ -161,6 +161,8 @@ class Limits:
     """Client connections open at one time."""
     max_connections_per_client: int = 1024
     """As many of them from one IP address; enough for all of a machine's programs at loopback."""
+    max_connections_per_upstream: int = 1024
+    """Connections to one upstream server; each answer that streams holds one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ _SENTENCES = (
     ("self-signed certificate", "the upstream's certificate is not from a trusted authority"),
     ("certificate verify failed", "the upstream's certificate could not be verified"),
     ("looked up", "the upstream's name could not be looked up"),
+    ("too many connections", "too many connections to the upstream"),
     ("timed out", "the upstream could not be connected to in time"),
     ("no decided destination", "no decided destination"),
     ("connect call failed", "the upstream could not be connected to"),
