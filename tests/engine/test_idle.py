@@ -43,6 +43,7 @@ NEVER = (
     "mitmproxy.tools",
     "mitmproxy_rs.mitmproxy_rs",
     "pyparsing",
+    "rich",
     "ruamel.yaml.main",
     "tornado",
     "urwid",

@@ -7,39 +7,53 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from understudy.policy.problems import Problem
 
 _WIDTH_WITHOUT_TERMINAL = 80
 
 
-class _StandardError(Console):
-    """Says what it can: on a full disk, say, nobody can be told."""
+class Output:
+    """A console of rich's, imported when there is something to lay out: serving needs none."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        self._is_stderr = stderr
 
     def print(self, *objects: Any, **options: Any) -> None:
-        with suppress(OSError):
-            super().print(*objects, **options)
+        """Print as rich's console does; on standard error, what can be."""
+        # On a full disk, say, nobody can be told.
+        with suppress(*([OSError] if self._is_stderr else [])):
+            self._console.print(*objects, **options)
+
+    @cached_property
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        # Rich reads COLUMNS itself; what is no terminal gets the width that people read logs in.
+        stream = sys.stderr if self._is_stderr else sys.stdout
+        is_terminal = stream is not None and stream.isatty()
+        width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
+        return Console(stderr=self._is_stderr, highlight=False, emoji=False, width=width)
 
 
-def _console(*, stderr: bool) -> Console:
-    # Rich reads COLUMNS itself; what is not a terminal gets the width that people read logs in.
-    stream = sys.stderr if stderr else sys.stdout
-    is_terminal = stream is not None and stream.isatty()
-    width = None if is_terminal or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
-    kind = _StandardError if stderr else Console
-    return kind(stderr=stderr, highlight=False, emoji=False, width=width)
+stderr = Output(stderr=True)
+stdout = Output(stderr=False)
 
 
-stderr = _console(stderr=True)
-stdout = _console(stderr=False)
+def say(text: str, label: str = "", colour: str | None = None) -> None:
+    """One line on standard error, as long as it is, its label in colour on a terminal."""
+    colours = False if os.environ.get("NO_COLOR") else None  # None: as the terminal likes
+    with suppress(OSError):
+        typer.echo(typer.style(label, fg=colour) + text, err=True, color=colours)
 
 
 def log_to_stderr() -> None:
@@ -80,6 +94,8 @@ def make_app(help_text: str | None = None) -> typer.Typer:
 
 def report(problem: UsageProblem) -> None:
     """Show a problem on standard error."""
+    from rich.markup import escape
+
     # Lines are not folded: a path that is cut in two cannot be copied.
     stderr.print(f"[bold red]understudy:[/] {escape(problem.message)}", soft_wrap=True)
     for found in problem.problems:
@@ -88,8 +104,10 @@ def report(problem: UsageProblem) -> None:
         stderr.print(f"[dim]{escape(problem.hint)}[/]", soft_wrap=True)
 
 
-def print_policy_problem(console: Console, problem: Problem) -> None:
+def print_policy_problem(console: Output, problem: Problem) -> None:
     """One problem of a policy: place, field, sentence."""
+    from rich.markup import escape
+
     place = problem.file if problem.line is None else f"{problem.file}:{problem.line}"
     colour = "red" if problem.severity == "error" else "yellow"
     field = f"{problem.field}: " if problem.field else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli.console import UsageProblem, log_to_stderr, stderr
+from understudy.cli.console import UsageProblem, log_to_stderr, say
 from understudy.engine import settings
 from understudy.engine.settings import Settings, parse_address, parse_admin
 
@@ -234,10 +234,11 @@ def harden_process(*, quiet: bool = False) -> int:
 
     log_to_stderr()
     if process.runs_as_root() and not quiet:
-        stderr.print(
-            "[yellow]warning[/] this runs as root: no file's mode protects the secrets from other "
-            "programs that do. Use a user of its own.",
-            soft_wrap=True,
+        say(
+            " this runs as root: no file's mode protects the secrets from other programs that do. "
+            "Use a user of its own.",
+            "warning",
+            "yellow",
         )
     return process.harden()
 

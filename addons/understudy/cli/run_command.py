@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from understudy.cli import options
-from understudy.cli.console import make_app, print_policy_problem, stderr
+from understudy.cli.console import make_app, print_policy_problem, say, stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,22 +122,19 @@ def _greet(sidecar: Sidecar) -> None:
     from understudy.engine.gaps import GAPS
     from understudy.engine.settings import format_address
 
-    stderr.print(f"proxy   http://{format_address(sidecar.proxy.address)}")
+    say(f"proxy   http://{format_address(sidecar.proxy.address)}")
     admin = sidecar.admin_address
     if admin is not None:
-        stderr.print(
-            f"admin   http://{format_address(admin)}"
-            if isinstance(admin, tuple)
-            else f"admin   unix:{admin}"
-        )
+        where = f"http://{format_address(admin)}" if isinstance(admin, tuple) else f"unix:{admin}"
+        say(f"admin   {where}")
     if sidecar.settings.workers > 1:
-        stderr.print(f"workers {sidecar.settings.workers}")
+        say(f"workers {sidecar.settings.workers}")
     if sidecar.settings.engine == "mitmproxy":
-        stderr.print(f"[yellow]warning[/] engine mitmproxy: {'; '.join(GAPS)}", soft_wrap=True)
-    stderr.print(f"CA      {sidecar.ca_cert}")
+        say(f" engine mitmproxy: {'; '.join(GAPS)}", "warning", "yellow")
+    say(f"CA      {sidecar.ca_cert}")
     if sidecar.policies.current is None:
-        stderr.print(f"[red]policy  {sidecar.policies.path}: none in force, all is denied[/]")
+        say("", f"policy  {sidecar.policies.path}: none in force, all is denied", "red")
         for problem in sidecar.policies.problems:
             print_policy_problem(stderr, problem)
     else:
-        stderr.print(f"policy  {sidecar.policies.path} ({sidecar.policies.current.mode})")
+        say(f"policy  {sidecar.policies.path} ({sidecar.policies.current.mode})")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from understudy.audit.sinks import Sink
+    from understudy.cli.console import Output
 
 _REASONS = {str(reason): reason for reason in Reason}
 MAX_ROWS = 20
@@ -140,7 +141,7 @@ class TalliedSink:
             self._tally.add(json.loads(line))
 
 
-def print_tally(console: Console, tally: Tally) -> None:
+def print_tally(console: Output | Console, tally: Tally) -> None:
     """Show the table, and the first refusals with what to do about them."""
     tally.settle()
     if not tally.rows:

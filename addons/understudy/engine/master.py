@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from mitmproxy import master
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.options import Options
 from mitmproxy.proxy import layer
+from OpenSSL import SSL, crypto
 
 from understudy.engine import http1
 from understudy.engine.addons import FailClosedAddonManager
@@ -17,7 +19,7 @@ from understudy.engine.layers import NextLayer, Refused
 from understudy.engine.options import fix_options
 from understudy.engine.ports import cannot_listen
 from understudy.engine.refusal import ImmediateRefusal
-from understudy.engine.tls import Tls
+from understudy.engine.tls import Tls, upstream_context
 from understudy.policy.model import Limits
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from understudy.admin.metrics import Metrics
     from understudy.authority.leaf import LeafIssuer
+    from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
     from understudy.stages.record import Recorder
@@ -70,6 +73,7 @@ class Master(master.Master):
         self.addons = _LayeredAddonManager(self, sessions, recorder, metrics)
         self._listen = listen
         self._sessions = sessions
+        self._issuer = issuer
         self._proxyserver = Proxyserver()
         self.addons.add(
             self._proxyserver,
@@ -87,9 +91,12 @@ class Master(master.Master):
         fix_options(self.options, listen_host=listen[0], listen_port=listen[1], confdir=confdir)
         http1.install(sessions, recorder, lambda: policies.current)
 
-    def set_limits(self, limits: Limits) -> None:
-        """Close client connections on which nothing moves; for new connections."""
-        self.options.update(tcp_timeout=max(1, round(limits.idle_timeout_seconds)))
+    def follow(self, policy: Policy) -> None:
+        """Take over what a policy sets for the engine; its idle time is for new connections."""
+        self.options.update(tcp_timeout=max(1, round(policy.limits.idle_timeout_seconds)))
+        # Where that fails, each request that needs the roots says so.
+        with contextlib.suppress(SSL.Error, crypto.Error):
+            upstream_context(policy.upstream.ca_pem, self._issuer.authority)
 
     async def start(self) -> tuple[str, int]:
         """Listen; returns the address that clients connect to. OSError where it cannot."""

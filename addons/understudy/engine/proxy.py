@@ -12,12 +12,14 @@ from understudy.audit import events
 from understudy.audit.log import AuditLog, AuditUnavailable
 from understudy.authority.leaf import LeafIssuer
 from understudy.credentials.resolver import Resolver
+from understudy.credentials.scrub import forms_of
 from understudy.engine.dialer import Dialer
 from understudy.engine.kinds import ENGINES
 from understudy.engine.process import settle_memory
 from understudy.stages import stages
 from understudy.stages.exchange import Sessions
 from understudy.stages.record import Recorder
+from understudy.stages.scrub import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -136,7 +138,7 @@ class Proxy:
         self._is_listening = True
         policy = self._policies.current
         if policy is not None:
-            engine.set_limits(policy.limits)
+            engine.follow(policy)
             await self._fetch_secrets(policy)
         settle_memory()
 
@@ -144,7 +146,7 @@ class Proxy:
         """Take over what the engine itself needs of a policy that takes force now."""
         tell()
         if policy is not None and self._engine is not None:
-            self._engine.set_limits(policy.limits)
+            self._engine.follow(policy)
             # Once the policy is in force: what is heard of its secrets is told by its names.
             asyncio.get_running_loop().call_soon(self._fetch_later, policy)
 
@@ -200,6 +202,9 @@ class Proxy:
         connections = policy.connections.values()
         wanted = [self._resolver.resolve(c) for c in connections if c.secret is not None]
         await asyncio.gather(*wanted, return_exceptions=True)
+        for connection in connections:
+            # What its responses are searched for takes milliseconds to make; it is kept.
+            forms_of(guard([connection], self._resolver, self._placeholders))
 
     def _on_secret(self, result: str, connection: str, source: str, detail: str | None) -> None:
         self._metrics.secret_refreshed(source, result)

@@ -69,7 +69,7 @@ class Tls:
             data.ssl_conn = None
             return
         connection = SSL.Connection(
-            _upstream_context(policy.upstream.ca_pem, self._issuer.authority)
+            upstream_context(policy.upstream.ca_pem, self._issuer.authority)
         )
         _verify_name(connection, name)
         connection.set_alpn_protos([_HTTP11])
@@ -104,7 +104,8 @@ def _new_context(method: int) -> SSL.Context:
 
 
 @lru_cache(maxsize=4)
-def _upstream_context(extra_pem: str | None, own: Authority) -> SSL.Context:
+def upstream_context(extra_pem: str | None, own: Authority) -> SSL.Context:
+    """The context that verifies upstreams: public roots and the policy's own."""
     context = _new_context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_PEER, None)
     store = context.get_cert_store()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from mitmproxy.options import Options
 from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.ports import cannot_listen
 from understudy.express.commands import Commands
-from understudy.express.contexts import ServerContexts
+from understudy.express.contexts import ServerContexts, upstream_context
 from understudy.express.conversation import Conversation
 from understudy.express.pool import Pool
 from understudy.express.stream import Stream
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from understudy.admin.metrics import Metrics
     from understudy.authority.leaf import LeafIssuer
+    from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
     from understudy.stages.record import Recorder
@@ -90,10 +93,13 @@ class Express:
         policy = self.policies.current
         return policy.limits if policy else _NO_LIMITS_YET
 
-    def set_limits(self, limits: Limits) -> None:
-        """Take over what is not looked up when it is needed."""
-        self._idle_seconds = limits.idle_timeout_seconds
-        self.pool.set_cap(limits.max_connections_per_upstream)
+    def follow(self, policy: Policy) -> None:
+        """Take over what a policy sets for the engine; no request waits for what that takes."""
+        self._idle_seconds = policy.limits.idle_timeout_seconds
+        self.pool.set_cap(policy.limits.max_connections_per_upstream)
+        # Parses some 140 roots. Where that fails, each request that needs them says so.
+        with contextlib.suppress(ssl.SSLError):
+            upstream_context(policy.upstream.ca_pem)
 
     async def start(self) -> tuple[str, int]:
         """Listen; returns the address that clients connect to. OSError where it cannot."""

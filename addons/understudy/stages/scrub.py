@@ -16,12 +16,13 @@ from understudy.wire.fields import without
 from understudy.wire.frames import FrameError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mitmproxy import http
 
     from understudy.credentials.placeholders import PlaceholderBook
     from understudy.credentials.resolver import Resolver
+    from understudy.policy.model import Connection
     from understudy.stages.exchange import Exchange
     from understudy.wire.coding import Decoder
     from understudy.wire.fields import Fields
@@ -98,17 +99,23 @@ class Scrub:
         response.stream = _clean_frames(flow, exchange.websocket)
 
     def _guarded(self, exchange: Exchange) -> tuple[Guarded, ...]:
-        placeholders = self._placeholders.current
         plan = exchange.plan
         decided = (plan.connection,) if plan is not None and plan.connection else ()
-        guarded: dict[str, Guarded] = {}
         # Where connections share a secret, the first one's placeholder stands for it.
-        for connection in (*decided, *exchange.bound):
-            secret = self._resolver.last_known(connection)
-            placeholder = placeholders.get(connection.name)
-            if secret is not None and placeholder is not None:
-                guarded[connection.name] = Guarded(connection.name, secret, placeholder)
-        return tuple(guarded.values())
+        return guard((*decided, *exchange.bound), self._resolver, self._placeholders)
+
+
+def guard(
+    connections: Iterable[Connection], resolver: Resolver, placeholders: PlaceholderBook
+) -> tuple[Guarded, ...]:
+    """What may come back of these connections' secrets, as they were read last."""
+    guarded: dict[str, Guarded] = {}
+    for connection in connections:
+        secret = resolver.last_known(connection)
+        placeholder = placeholders.current.get(connection.name)
+        if secret is not None and placeholder is not None:
+            guarded[connection.name] = Guarded(connection.name, secret, placeholder)
+    return tuple(guarded.values())
 
 
 def clean_head(exchange: Exchange, response: http.Response) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from understudy.cli.console import Output
+
 KEY_CHARACTERS = 16
 WIDTH = 80
 
@@ -34,14 +36,14 @@ class Checks:
         return all(holds for _, holds in self.results)
 
 
-def show_title(console: Console, title: str, text: str) -> None:
+def show_title(console: Output | Console, title: str, text: str) -> None:
     """A rule with a title, and a sentence below it."""
     console.print()
     console.print(Rule(f"[bold]{escape(title)}[/]", align="left", style="dim"), width=WIDTH)
     console.print(f"[dim]{escape(text)}[/]", width=WIDTH)
 
 
-def show_columns(console: Console, columns: dict[str, Sequence[str]]) -> None:
+def show_columns(console: Output | Console, columns: dict[str, Sequence[str]]) -> None:
     """Lines of markup side by side, under their titles."""
     table = Table(box=None, pad_edge=False, padding=(1, 2, 0, 0), width=WIDTH)
     for title in columns:
@@ -50,7 +52,7 @@ def show_columns(console: Console, columns: dict[str, Sequence[str]]) -> None:
     console.print(table)
 
 
-def show_lines(console: Console, lines: Sequence[str]) -> None:
+def show_lines(console: Output | Console, lines: Sequence[str]) -> None:
     """Audit lines, folded to the screen's width."""
     for number, line in enumerate(lines):
         if number:
@@ -58,7 +60,7 @@ def show_lines(console: Console, lines: Sequence[str]) -> None:
         console.print(f"[dim]{escape(line)}[/]", width=WIDTH, overflow="fold")
 
 
-def show_checks(console: Console, checks: Checks) -> None:
+def show_checks(console: Output | Console, checks: Checks) -> None:
     """Every promise with its mark."""
     for promise, holds in checks.results:
         mark = "[green]ok  [/]" if holds else "[bold red]FAIL[/]"
