@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from understudy.audit.line import encode
 from understudy.audit.log import MAX_BATCH_BYTES, AuditLog, AuditUnavailable
 from understudy.audit.sinks import FileSink
 
@@ -151,7 +152,7 @@ def test_a_line_that_can_wait_goes_out_with_the_next_one_and_before_it(sink, res
     async def play():
         log = make_log(sink, results, "fail_closed")
         log.start()
-        log.write_soon({"event": "finished"})
+        log.write_line_soon(encode({"event": "finished"}))
         assert sink.lines == []
         log.write({"event": "decided"})
 
@@ -167,7 +168,7 @@ def test_a_line_that_can_wait_goes_out_by_itself_in_time(sink):
     async def play():
         log = AuditLog(sink, "fail_closed", lambda *_: written.set())
         log.start()
-        log.write_soon({"event": "finished"})
+        log.write_line_soon(encode({"event": "finished"}))
         await written.wait()
 
     asyncio.run(play())
@@ -179,7 +180,7 @@ def test_lines_that_wait_are_written_when_the_log_closes(sink, results):
     async def play():
         log = make_log(sink, results, "fail_closed")
         log.start()
-        log.write_soon({"event": "finished"})
+        log.write_line_soon(encode({"event": "finished"}))
         log.close()
 
     asyncio.run(play())
@@ -191,7 +192,7 @@ def test_lines_that_wait_and_cannot_be_written_are_counted_and_stop_nothing(sink
     async def play():
         log = make_log(sink, results, "fail_closed")
         log.start()
-        log.write_soon({"event": "finished"})
+        log.write_line_soon(encode({"event": "finished"}))
         sink.works = False
         log.close()
 
@@ -205,7 +206,7 @@ def test_lines_written_together_fit_into_what_a_pipe_takes_whole(sink, results):
         log = make_log(sink, results, "fail_closed")
         log.start()
         for _ in range(40):
-            log.write_soon({"event": "x" * 200})
+            log.write_line_soon(encode({"event": "x" * 200}))
         log.write({"path": "y" * 2000})
 
     asyncio.run(play())

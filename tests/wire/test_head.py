@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.reasons import Reason
-from understudy.wire.head import looks_like_http, parse_head
+from understudy.wire.head import HeadReader, looks_like_http, parse_head
 
 MAX_HEADERS = 256
 
@@ -139,3 +139,72 @@ def test_white_space_around_a_value_is_no_part_of_it() -> None:
     )
     assert parsed is not None
     assert (parsed.host, parsed.content_length, parsed.refusal) == (b"a.example", 3, None)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            "Host: a",
+            "Content-Length: 0",
+            "Content-Length: 1",
+            "Content-Length: 1234567",
+            "content-length: 12",
+            "Content-length: 123456789012345",
+            "Content-Length: 1234567890123456",
+            "Content-Length:12",
+            "Content-Length: 012",
+            "Content-Length: 1x",
+            "X: Content-Length: 12",
+            "Transfer-Encoding: chunked",
+            "Connection: close",
+            "Expect: 100-continue",
+            "bad line",
+            "Accept: */*",
+        ]
+    ),
+    max_size=5,
+)
+REQUEST_LINES = st.sampled_from(
+    ["POST /x HTTP/1.1", "GET / HTTP/1.0", "CONNECT a:443 HTTP/1.1", "nonsense", "TRACE / HTTP/1.1"]
+)
+
+
+@given(st.lists(st.tuples(REQUEST_LINES, LINES, st.sampled_from([2, 256])), max_size=12))
+def test_a_head_that_is_known_already_is_read_as_any_other(
+    requests: list[tuple[str, list[str], int]],
+) -> None:
+    reader = HeadReader()
+    for request_line, lines, max_headers in [*requests, *requests]:
+        raw = head(request_line, *lines)
+        expected = parse_head(raw, max_headers)
+        for found in (
+            reader.recall(raw, max_headers) or reader.read(raw, max_headers),
+            reader.recall(raw, max_headers) or expected,
+        ):
+            assert (found and found._replace(outline=None)) == expected
+
+
+def test_heads_that_differ_in_their_length_alone_have_one_outline() -> None:
+    reader = HeadReader()
+    raws = [head("POST / HTTP/1.1", "Host: a", f"Content-Length: {n}", "X: y") for n in (7, 65536)]
+    first, second = (reader.read(raw, 256) for raw in raws)
+    again = reader.recall(raws[1], 256)
+    assert first is not None
+    assert second is not None
+    assert again is not None
+    assert again == second
+    assert again.outline is second.outline
+    assert again.fields == ((b"Host", b"a"), (b"Content-Length", b"65536"), (b"X", b"y"))
+    assert reader.recall(head("POST / HTTP/1.1", "Host: a", "Content-Length: 9"), 256) is None
+
+
+def test_what_is_remembered_does_not_grow_with_what_clients_send() -> None:
+    reader = HeadReader()
+    for number in range(2000):
+        reader.read(head(f"GET /{number} HTTP/1.1", "Host: a"), 256)
+    long = head("GET / HTTP/1.1", "Host: a", "X: " + "x" * 5000)
+    reader.read(long, 256)
+    reader.read(head("GET /refused HTTP/1.1", "Host: a", "Host: b"), 256)
+    assert len(reader._known) <= 256
+    assert reader.recall(long, 256) is None
+    assert reader.recall(head("GET /refused HTTP/1.1", "Host: a", "Host: b"), 256) is None

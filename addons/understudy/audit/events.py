@@ -10,7 +10,7 @@ import os
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import batched, islice
 from typing import TYPE_CHECKING, Literal
 
 from understudy.reasons import CREDENTIAL_REASONS
@@ -158,10 +158,10 @@ def request_finished(
     event[FIELD_BYTES_RECEIVED] = exchange.bytes_received
     if exchange.scrubber is not None and exchange.scrubber.found:
         event[FIELD_REFLECTED] = exchange.scrubber.found.total()
-    event[FIELD_DURATION_MS] = _milliseconds(now - started)
+    event[FIELD_DURATION_MS] = to_milliseconds(now - started)
     if exchange.first_byte_at:
-        event[FIELD_FIRST_BYTE_MS] = _milliseconds(exchange.first_byte_at - started)
-    event[FIELD_OVERHEAD_MS] = _milliseconds(exchange.decided_at - started)
+        event[FIELD_FIRST_BYTE_MS] = to_milliseconds(exchange.first_byte_at - started)
+    event[FIELD_OVERHEAD_MS] = to_milliseconds(exchange.decided_at - started)
     return event
 
 
@@ -286,30 +286,44 @@ def proxy_stopped(*, uptime_seconds: float, detail: str | None = None) -> Event:
 _CROCKFORD = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_DIGITS = _CROCKFORD * 8  # any byte to a digit, evenly
 _DIGIT_SHIFTS = range(45, -1, -5)
+_RANDOM_LENGTH = 16
+_DRAWN_AT_ONCE = 128
+_drawn: list[str] = []
+"""Random ends of request ids, drawn together: each drawing is a system call."""
+# A forked worker must not give the ids of its siblings.
+os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_request_id() -> str:
     """Give a ULID: 26 characters, sortable by time to the millisecond, 80 random bits."""
-    milliseconds = time.time_ns() // 1_000_000
-    digits = bytes([_CROCKFORD[milliseconds >> shift & 31] for shift in _DIGIT_SHIFTS])
-    return (digits + os.urandom(16).translate(_RANDOM_DIGITS)).decode("ascii")
-
-
-def _begin(name: str) -> Event:
-    return {FIELD_SCHEMA: SCHEMA, FIELD_TIME: _now(), FIELD_EVENT: name}
-
-
-def _now() -> str:
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
+    if not _drawn:
+        digits = os.urandom(_RANDOM_LENGTH * _DRAWN_AT_ONCE).translate(_RANDOM_DIGITS).decode()
+        _drawn.extend(map("".join, batched(digits, _RANDOM_LENGTH)))
+    return _time_digits(time.time_ns() // 1_000_000) + _drawn.pop()
 
 
 @lru_cache(maxsize=2)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _time_digits(milliseconds: int) -> str:
+    return bytes([_CROCKFORD[milliseconds >> shift & 31] for shift in _DIGIT_SHIFTS]).decode()
 
 
-def _milliseconds(seconds: float) -> float:
+def _begin(name: str) -> Event:
+    return {FIELD_SCHEMA: SCHEMA, FIELD_TIME: now(), FIELD_EVENT: name}
+
+
+def now() -> str:
+    """The time as the audit writes it: RFC 3339, UTC, to the millisecond."""
+    return _write_time(time.time_ns() // 1_000_000)
+
+
+@lru_cache(maxsize=2)
+def _write_time(milliseconds: int) -> str:
+    second = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def to_milliseconds(seconds: float) -> float:
+    """A span as the audit writes it."""
     return round(seconds * 1000, 3)
 
 

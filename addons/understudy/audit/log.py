@@ -79,15 +79,19 @@ class AuditLog:
 
     def write(self, event: Mapping[str, object]) -> None:
         """Write one event; raises AuditUnavailable with ``fail_closed``."""
-        self._write(self._encode(event))
+        self.write_line(encode(event))
 
-    def write_soon(self, event: Mapping[str, object]) -> None:
-        """Write one event that nothing waits for, together with the next one; raises nothing.
+    def write_line(self, line: bytes) -> None:
+        """Write one encoded event; as :meth:`write`."""
+        self._write(self._hide(line))
+
+    def write_line_soon(self, line: bytes) -> None:
+        """Write an event that nothing waits for, together with the next one; raises nothing.
 
         It is written before any later event, and when this turn of the event loop ends. Only for
         events without which the log is still complete: a process that is killed may take them.
         """
-        line = self._encode(event)
+        line = self._hide(line)
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
         elif sum(map(len, self._waiting)) + len(line) > MAX_BATCH_BYTES // 2:
@@ -99,8 +103,7 @@ class AuditLog:
         with contextlib.suppress(AuditUnavailable):
             self._write(None)
 
-    def _encode(self, event: Mapping[str, object]) -> bytes:
-        line = encode(event)
+    def _hide(self, line: bytes) -> bytes:
         return line if self._redact is None else self._redact(line)
 
     def _write(self, line: bytes | None) -> None:

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from understudy.credentials.placeholders import Placeholders
     from understudy.policy.model import Connection, Policy, Target, Verdict
 
-_REMEMBERED = 256
-_REMEMBERED_BYTES = 4096
-"""Larger heads are judged each time: memory is not for clients to fill."""
-
 
 class Judgement(NamedTuple):
     """The verdict on a request and on the credential that came along."""
@@ -65,32 +61,3 @@ def judge_request(
             None,
         )
     return Judgement(presented, bound, verdict, None, plan)
-
-
-class Judge:
-    """Judges requests, and remembers the latest; used from one event loop."""
-
-    def __init__(self) -> None:
-        self._policy: Policy | None = None
-        self._placeholders: Placeholders | None = None
-        self._known: dict[tuple[object, ...], Judgement] = {}
-
-    def judge(
-        self, policy: Policy, placeholders: Placeholders, target: Target, head: Head
-    ) -> Judgement:
-        """As :func:`judge_request`."""
-        if policy is not self._policy or placeholders is not self._placeholders:
-            self._policy, self._placeholders = policy, placeholders
-            self._known.clear()
-        # The one header that differs from request to request, and says nothing about either.
-        telling = tuple([f for f in head.headers if f[0].lower() != b"content-length"])
-        key = (target, head.target, telling)
-        judgement = self._known.get(key)
-        if judgement is None:
-            judgement = judge_request(policy, placeholders, target, head)
-            size = len(head.target) + sum([len(name) + len(value) for name, value in telling])
-            if size <= _REMEMBERED_BYTES:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                self._known[key] = judgement
-        return judgement

@@ -20,7 +20,7 @@ from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.transfer import Transfer
 from understudy.reasons import Reason
 from understudy.stages.refusal import Denial
-from understudy.wire.head import looks_like_http, parse_head
+from understudy.wire.head import looks_like_http
 from understudy.wire.hello import HelloScan
 from understudy.wire.scan import HeadScan, Incomplete, Rejected
 
@@ -91,11 +91,8 @@ class Conversation:
         self.stream.abort()
 
     async def _converse(self) -> None:
-        while (raw := await self._read_head()) is not None:
-            head = parse_head(raw, self.limits.max_headers)
+        while (head := await self._read_head()) is not None:
             self.session.head = head
-            if head is None:
-                return await self._reject(Reason.NOT_HTTP)
             if head.refusal is not None:
                 policy = self.express.policies.current
                 denial = self.express.recorder.refuse_head(self.session, head, policy)
@@ -110,11 +107,29 @@ class Conversation:
 
     # -- heads
 
-    async def _read_head(self) -> bytes | None:
-        """The bytes of the next request head; None where the connection is at its end."""
-        stream = self.stream
+    async def _read_head(self) -> RequestHead | None:
+        """The next request head; None where there is none to come."""
+        stream, limits = self.stream, self.limits
         if not stream.received and not await stream.wait():
             return None
+        end = stream.received.find(b"\r\n\r\n") + 4
+        if 3 < end <= limits.max_header_bytes:  # noqa: PLR2004 - found
+            head = self.express.heads.recall(bytes(stream.received[:end]), limits.max_headers)
+            if head is not None:
+                stream.take(end)
+                return head
+        raw = await self._read_raw_head()
+        if raw is None:
+            return None
+        head = self.express.heads.read(raw, limits.max_headers)
+        if head is None:
+            self.session.head = None
+            await self._reject(Reason.NOT_HTTP)
+        return head
+
+    async def _read_raw_head(self) -> bytes | None:
+        """The bytes of a head that may still be coming; None where the connection is at its end."""
+        stream = self.stream
         deadline: float | None = None
         scan = HeadScan()
         while True:

@@ -21,6 +21,7 @@ from understudy.express.conversation import Conversation
 from understudy.express.pool import Pool
 from understudy.express.stream import Stream
 from understudy.policy.model import Limits
+from understudy.wire.head import HeadReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,7 @@ class Express:
         self.sessions = sessions
         self.recorder = recorder
         self.policies = policies
+        self.heads = HeadReader()
         self.pool = Pool(_NO_LIMITS_YET.max_connections_per_upstream, metrics.upstream_waited)
         self.server_contexts = ServerContexts(issuer)
         self._listen = listen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from understudy.credentials.carriers import Head
-from understudy.credentials.judgement import Judge
+from understudy.credentials.judgement import judge_request
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
 
@@ -22,19 +22,24 @@ class Decision:
 
     def __init__(self, placeholders: PlaceholderBook) -> None:
         self._placeholders = placeholders
-        self._judge = Judge()
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Set the verdict and the credential plan, or refuse."""
         exchange = exchange_of(flow)
-        policy, target = exchange.policy, exchange.target
-        if exchange.refusal is not None or target is None:
+        policy, target, outline = exchange.policy, exchange.target, exchange.outline
+        if exchange.refusal is not None or target is None or outline is None:
             return
         if policy is None:
             exchange.refuse(Reason.POLICY_MISSING)
             return
-        head = Head(flow.request.headers.fields, exchange.head.path)
-        judgement = self._judge.judge(policy, self._placeholders.current, target, head)
+        placeholders = self._placeholders.current
+        judgement = outline.once(
+            "judge",
+            (policy, placeholders, target),
+            lambda: judge_request(
+                policy, placeholders, target, Head(outline.fields, outline.target)
+            ),
+        )
         exchange.presented = judgement.presented
         exchange.bound = judgement.bound
         exchange.verdict = judgement.verdict

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from understudy.policy.model import Connection, Policy, Target, Verdict
     from understudy.reasons import Reason
     from understudy.wire.head import RequestHead
+    from understudy.wire.outline import Outline
     from understudy.wire.websocket import WebSocket
 
 _KEY = "understudy"
@@ -75,7 +76,9 @@ class Exchange:
     routed: Routed | None = None
     """Where the gateway takes the request; None where it goes to its own host."""
     plan: Plan | None = None
-    swapped: list[tuple[str, str]] = field(default_factory=list)
+    outline: Outline | None = None
+    """Fields and target as they will go up, so far; None until identity has accepted them."""
+    swapped: tuple[tuple[str, str], ...] = ()
     """(secret label, location) of every credential written into the request."""
     refusal: Reason | None = None
     detail: str | None = None

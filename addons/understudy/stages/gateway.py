@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mitmproxy import http
+
 from understudy.gateways.apply import refuse_body, route
 from understudy.gateways.scan import FieldScanner
 from understudy.reasons import Reason
@@ -11,11 +13,11 @@ from understudy.stages.exchange import exchange_of
 from understudy.wire.identity import format_host
 
 if TYPE_CHECKING:
-    from mitmproxy import http
-
     from understudy.gateways.apply import Routed
-    from understudy.policy.model import Policy
+    from understudy.policy.model import Gateway as GatewayOfPolicy
+    from understudy.policy.model import Policy, Target
     from understudy.stages.exchange import Exchange
+    from understudy.wire.outline import Outline
 
 MAX_KEPT_BODY_BYTES = 1 << 20
 """A body up to this size is looked at before the decision; a larger one while it streams."""
@@ -41,26 +43,26 @@ class Gateway:
         self, flow: http.HTTPFlow, exchange: Exchange, policy: Policy, provider: str
     ) -> None:
         gateway, target, head = policy.gateway, exchange.target, exchange.head
+        outline = exchange.outline
         assert gateway is not None
         assert target is not None
-        routed = route(
-            gateway,
-            provider,
-            head.method,
-            head.path,
-            flow.request.headers.fields,
-            host_is_gateway=(target.host, target.port) == (gateway.host, gateway.port),
+        assert outline is not None
+        found = outline.once(
+            "route", (policy, provider, target), lambda: _lead(outline, gateway, provider, target)
         )
-        if isinstance(routed, Reason):
-            exchange.refuse(routed)
+        if isinstance(found, Reason):
+            exchange.refuse(found)
             return
+        routed, exchange.outline = found
         exchange.routed = routed
         if head.has_body and routed.refuse_body_fields:
             if head.content_length is not None and head.content_length <= MAX_KEPT_BODY_BYTES:
                 exchange.inspects_body = True
             else:
                 exchange.scanner = FieldScanner(routed.refuse_body_fields)
-        _rewrite(flow.request, routed)
+        request = flow.request
+        request.data.host, request.data.port = routed.host, routed.port
+        request.data.scheme = routed.scheme.encode("ascii")
 
     def request(self, flow: http.HTTPFlow) -> None:
         """Look for refused fields in a body that was kept back for that."""
@@ -71,14 +73,24 @@ class Gateway:
                 exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
 
 
-def _rewrite(request: http.Request, routed: Routed) -> None:
-    request.data.host = routed.host
-    request.data.port = routed.port
-    request.data.scheme = routed.scheme.encode("ascii")
-    request.data.path = routed.target
-    request.headers.fields = tuple(
-        [field for field in request.headers.fields if field[0] not in routed.headers_to_drop]
+def _lead(
+    outline: Outline, gateway: GatewayOfPolicy, provider: str, target: Target
+) -> tuple[Routed, Outline] | Reason:
+    """Where the request goes, and its head as the gateway wants it."""
+    routed = route(
+        gateway,
+        provider,
+        target.method,
+        outline.target,
+        outline.fields,
+        host_is_gateway=(target.host, target.port) == (gateway.host, gateway.port),
     )
-    request.headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
+    if isinstance(routed, Reason):
+        return routed
+    headers = http.Headers(
+        [field for field in outline.fields if field[0] not in routed.headers_to_drop]
+    )
+    headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
     for name, value in routed.headers_to_set:
-        request.headers[name] = value
+        headers[name] = value
+    return routed, outline.changed(headers.fields, routed.target)

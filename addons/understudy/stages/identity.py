@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from understudy.policy.model import Target
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange, attach
 from understudy.wire.identity import HOP_BY_HOP, caller_is_known, format_host, identify
+from understudy.wire.outline import Outline
 
 if TYPE_CHECKING:
     from mitmproxy import http
 
+    from understudy.policy.hosts import Authority
+    from understudy.policy.model import Target
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
+    from understudy.wire.head import RequestHead
+
+
+class Identified(NamedTuple):
+    """Whom a request is for, and the head that says so."""
+
+    target: Target
+    outline: Outline
+    """Without headers for this hop, the Host canonical."""
 
 
 class Identity:
@@ -36,22 +47,37 @@ class Identity:
         exchange = Exchange(session, self._policies.current, head)
         attach(flow, exchange)
         session.requests += 1
-        target = identify(head, session.tunnel, tls=session.tls_started)
-        if isinstance(target, Target):
-            exchange.target = target
-            flow.request.data.host, flow.request.data.port = target.host, target.port
-            fields = flow.request.headers.fields
-            if session.tunnel is None and not caller_is_known(fields, self._caller_token):
+        tunnel, tls = session.tunnel, session.tls_started
+        fields, outline = flow.request.headers.fields, head.outline
+        if outline is None or fields is not head.fields:
+            # Another addon changed them, or mitmproxy's own engine has read the head itself.
+            outline = Outline(fields, head.path)
+        found = outline.once(
+            "identify", (tunnel, tls), lambda: _identify(head, outline, tunnel, tls=tls)
+        )
+        if isinstance(found, Identified):
+            exchange.target, exchange.outline = found
+            flow.request.data.host, flow.request.data.port = found.target.host, found.target.port
+            if tunnel is None and not caller_is_known(fields, self._caller_token):
                 exchange.refuse(Reason.PROXY_AUTH_REQUIRED)
-            host = format_host(target.scheme, target.host, target.port).encode()
-            flow.request.headers.fields = tuple(
-                [
-                    (name, host if lower == b"host" else value)
-                    for name, value in fields
-                    if (lower := name.lower()) not in HOP_BY_HOP
-                ]
-            )
         else:
-            exchange.refuse(target)
+            exchange.refuse(found)
         if flow.error is not None:
             exchange.refuse(Reason.BAD_HEADER)
+
+
+def _identify(
+    head: RequestHead, outline: Outline, tunnel: Authority | None, *, tls: bool
+) -> Identified | Reason:
+    target = identify(head, tunnel, tls=tls)
+    if isinstance(target, Reason):
+        return target
+    host = format_host(target.scheme, target.host, target.port).encode()
+    fields = tuple(
+        [
+            (name, host if lower == b"host" else value)
+            for name, value in outline.fields
+            if (lower := name.lower()) not in HOP_BY_HOP
+        ]
+    )
+    return Identified(target, outline.changed(fields, outline.target))

@@ -6,11 +6,13 @@ The decided event is written before any byte goes upstream; if it cannot be writ
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from understudy.audit import events
 from understudy.audit.events import new_request_id
 from understudy.audit.log import AuditUnavailable
+from understudy.audit.requests import decided_line, finished_line
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange, exchange_of, find_exchange
 from understudy.stages.refusal import Denial
@@ -114,7 +116,9 @@ class Recorder:
             return
         exchange.decided = True
         exchange.decided_at = time.perf_counter()
-        if not self._write(events.request_decided(exchange)):
+        try:
+            self._audit.write_line(decided_line(exchange))
+        except AuditUnavailable:
             exchange.refuse(Reason.AUDIT_UNAVAILABLE)
         verdict, refusal = exchange.verdict, exchange.refusal
         rule = verdict.rule if verdict else None
@@ -151,16 +155,13 @@ class Recorder:
         if exchange.scrubber:
             for name, count in exchange.scrubber.found.items():
                 self._metrics.reflected(name, count)
-        self._audit.write_soon(
-            events.request_finished(exchange, status=status, reason=reason, now=now)
-        )
+        line = finished_line(exchange, status=status, reason=reason, now=now)
+        self._audit.write_line_soon(line)
 
-    def _write(self, event: dict[str, object]) -> bool:
-        try:
+    def _write(self, event: dict[str, object]) -> None:
+        # What it tells of is refused already.
+        with suppress(AuditUnavailable):
             self._audit.write(event)
-        except AuditUnavailable:
-            return False
-        return True
 
 
 class Record:
@@ -174,6 +175,10 @@ class Record:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Write the verdict, unless it waits for the body; then let the body stream."""
         exchange = exchange_of(flow)
+        if exchange.refusal is None and exchange.outline is not None:
+            # What was judged and rewritten, and nothing else, is what goes up.
+            flow.request.headers.fields = exchange.outline.fill(exchange.head.content_length)
+            flow.request.data.path = exchange.outline.target
         if exchange.inspects_body and exchange.refusal is None:
             return
         self._conclude(flow, exchange)

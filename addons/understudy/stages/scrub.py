@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from understudy.stages.exchange import Exchange
     from understudy.wire.coding import Decoder
     from understudy.wire.fields import Fields
+    from understudy.wire.outline import Outline
     from understudy.wire.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,15 @@ class Scrub:
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Ask for a body that can be read as it streams; note the secrets of this moment."""
         exchange = exchange_of(flow)
-        if exchange.refusal is not None or not exchange.bound:
+        outline = exchange.outline
+        if exchange.refusal is not None or not exchange.bound or outline is None:
             return
-        kept = without(flow.request.headers.fields, _ASKED_ANEW)
-        flow.request.headers.fields = (*kept, (b"Accept-Encoding", b"identity"))
         # Now, because a secret may be replaced while the request that carries it is under way.
-        exchange.scrubber = Scrubber(forms_of(self._guarded(exchange)))
+        guarded = self._guarded(exchange)
+        exchange.outline, forms = outline.once(
+            "scrub", guarded, lambda: (_ask_anew(outline), forms_of(guarded))
+        )
+        exchange.scrubber = Scrubber(forms)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Clean the head and set the body to be cleaned as it streams, or refuse the response."""
@@ -116,6 +120,11 @@ def guard(
         if secret is not None and placeholder is not None:
             guarded[connection.name] = Guarded(connection.name, secret, placeholder)
     return tuple(guarded.values())
+
+
+def _ask_anew(outline: Outline) -> Outline:
+    kept = without(outline.fields, _ASKED_ANEW)
+    return outline.changed((*kept, (b"Accept-Encoding", b"identity")), outline.target)
 
 
 def clean_head(exchange: Exchange, response: http.Response) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from understudy.credentials.resolver import Resolver
     from understudy.credentials.secret import Secret
     from understudy.stages.exchange import Exchange
+    from understudy.wire.outline import Outline
 
 
 class Swap:
@@ -36,15 +37,15 @@ class Swap:
         if exchange.refusal is not None or plan is None or plan.action == "none":
             return None
         if plan.action == "strip" or plan.connection is None:
-            self._apply(flow, exchange, None)
+            self._apply(exchange, None)
             return None
         secret = self._resolver.peek(plan.connection)
         if secret is None:
-            return self._fetch_and_apply(flow, exchange)
-        self._apply(flow, exchange, secret)
+            return self._fetch_and_apply(exchange)
+        self._apply(exchange, secret)
         return None
 
-    async def _fetch_and_apply(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    async def _fetch_and_apply(self, exchange: Exchange) -> None:
         assert exchange.plan is not None
         assert exchange.plan.connection is not None
         try:
@@ -52,19 +53,24 @@ class Swap:
         except SecretUnavailable:
             exchange.refuse(Reason.SECRET_UNAVAILABLE)
             return
-        self._apply(flow, exchange, secret)
+        self._apply(exchange, secret)
 
-    def _apply(self, flow: http.HTTPFlow, exchange: Exchange, secret: Secret | None) -> None:
-        plan = exchange.plan
+    def _apply(self, exchange: Exchange, secret: Secret | None) -> None:
+        plan, outline, routed = exchange.plan, exchange.outline, exchange.routed
         assert plan is not None
-        request = flow.request
-        before = Head(request.headers.fields, request.data.path)
+        assert outline is not None
         placeholder = (
             self._placeholders.current.get(plan.connection.name) if plan.connection else None
         )
-        carrier = exchange.routed.carrier if exchange.routed else None
-        after = apply(before, plan, secret, placeholder=placeholder, gateway_carrier=carrier)
-        request.headers.fields = after.headers
-        request.data.path = after.target
-        if secret is not None and plan.carrier is not None:
-            exchange.swapped.append((secret.name, (carrier or plan.carrier).label))
+        carrier = routed.carrier if routed else None
+
+        def write() -> tuple[Outline, tuple[tuple[str, str], ...]]:
+            before = Head(outline.fields, outline.target)
+            after = apply(before, plan, secret, placeholder=placeholder, gateway_carrier=carrier)
+            written: tuple[tuple[str, str], ...] = ()
+            if secret is not None and plan.carrier is not None:
+                written = ((secret.name, (carrier or plan.carrier).label),)
+            return outline.changed(after.headers, after.target), written
+
+        basis = (plan, secret, placeholder, carrier)
+        exchange.outline, exchange.swapped = outline.once("swap", basis, write)

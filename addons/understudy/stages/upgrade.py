@@ -38,11 +38,12 @@ class Upgrade:
         verdict, key = exchange.verdict, exchange.head.websocket_key
         if exchange.refusal is not None or verdict is None or key is None:
             return
-        if not verdict.websocket or exchange.routed is not None:
+        outline = exchange.outline
+        if not verdict.websocket or exchange.routed is not None or outline is None:
             return
         exchange.websocket = WebSocket(key)
-        kept = without(flow.request.headers.fields, _EXTENSIONS)
-        flow.request.headers.fields = (*kept, *_UPGRADE)
+        kept = without(outline.fields, _EXTENSIONS)
+        exchange.outline = outline.changed((*kept, *_UPGRADE), outline.target)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Refuse a 101 that is not what was asked for; have every frame of the client's checked."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-type Fields = tuple[tuple[bytes, bytes], ...]
+type Field = tuple[bytes, bytes]
+type Fields = tuple[Field, ...]
 
 _REMEMBERED_BYTES = 64
 """Longer names are worked out each time: memory is not for clients to fill."""

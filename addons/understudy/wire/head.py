@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
+from understudy.wire.outline import Outline
 from understudy.wire.websocket import requested_key
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ _TELLING = frozenset(
 )
 _REMEMBERED_LINE_BYTES = 256
 """Longer lines are read each time: memory is not for clients to fill."""
+_REMEMBERED_HEADS = 256
+_REMEMBERED_HEAD_BYTES = 4096
+# As long as no placeholder is: none can be the number that is left out of an outline.
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,14})\r\n")
 
 TargetForm = Literal["origin", "absolute", "authority", "asterisk"]
 
@@ -67,18 +72,72 @@ class RequestHead(NamedTuple):
     host: bytes
     """The value of the one Host header; empty where there is none."""
     has_body: bool
-    content_length: int | None
     refusal: Reason | None
     """Why the head is refused whatever the policy says; None where it is clean."""
     websocket_key: bytes | None = None
     """The key where the head is a proper WebSocket handshake."""
-    fields: Fields = ()
-    """Every header field of a clean head, white space around the values taken off."""
     minor_version: int = 1
     """HTTP/1.0 or 1.1."""
     keeps_alive: bool = False
     """Whether the client wants to use the connection again."""
     expects_continue: bool = False
+    outline: Outline | None = None
+    """What it has in common with other heads, where that is known."""
+    content_length: int | None = None
+    fields: Fields = ()
+    """Every header field of a clean head, white space around the values taken off."""
+
+
+class HeadReader:
+    """Reads heads as :func:`parse_head` does, and knows again those that it has read before.
+
+    Two heads that differ in nothing but the number in Content-Length have one and the same
+    outline. Only clean heads are remembered, and only the latest ones.
+    """
+
+    def __init__(self) -> None:
+        self._max_headers = 0
+        self._known: dict[bytes, RequestHead] = {}
+
+    def recall(self, raw: bytes, max_headers: int) -> RequestHead | None:
+        """The head, if one like it was read before."""
+        if max_headers != self._max_headers:
+            return None
+        match = _LENGTH.search(raw)
+        if match is None:
+            return self._known.get(raw)
+        known = self._known.get(_without_length(raw, match))
+        return None if known is None else _with_length(known, int(match[1]))
+
+    def read(self, raw: bytes, max_headers: int) -> RequestHead | None:
+        """As :func:`parse_head`."""
+        if max_headers != self._max_headers:
+            self._known.clear()
+            self._max_headers = max_headers
+        match = _LENGTH.search(raw) if len(raw) <= _REMEMBERED_HEAD_BYTES else None
+        alike = raw if match is None else _without_length(raw, match)
+        head = parse_head(alike, max_headers)
+        if head is None or head.refusal is not None or len(raw) > _REMEMBERED_HEAD_BYTES:
+            return head if match is None else parse_head(raw, max_headers)
+        outline = Outline(head.fields, head.path, length_varies=match is not None)
+        head = head._replace(outline=outline)
+        if len(self._known) >= _REMEMBERED_HEADS:
+            self._known.clear()
+        self._known[alike] = head
+        return head if match is None else _with_length(head, int(match[1]))
+
+
+def _without_length(raw: bytes, match: re.Match[bytes]) -> bytes:
+    return b"%s1%s" % (raw[: match.start(1)], raw[match.end(1) :])
+
+
+def _with_length(head: RequestHead, length: int) -> RequestHead:
+    assert head.outline is not None
+    return RequestHead._make((*head[:_CONSTANT], length, head.outline.fill(length)))
+
+
+_CONSTANT = RequestHead._fields.index("content_length")
+"""How many of a head's fields do not depend on its length: all that stand before that."""
 
 
 def looks_like_http(start: bytes) -> bool:
@@ -163,7 +222,16 @@ def _malformed_line(line: bytes) -> RequestHead | None:
         return None
     method = line.split(b" ", 1)[0].decode("ascii")
     target = line.partition(b" ")[2]
-    return RequestHead(method, "origin", target, b"", b"", b"", True, None, Reason.BAD_TARGET)  # noqa: FBT003 - has_body: unknown, so the connection is not used again
+    return RequestHead(
+        method,
+        "origin",
+        target,
+        authority=b"",
+        path=b"",
+        host=b"",
+        has_body=True,  # unknown, so the connection is not used again
+        refusal=Reason.BAD_TARGET,
+    )
 
 
 def _read_target(method: bytes, target: bytes) -> tuple[TargetForm, bytes, bytes]:
