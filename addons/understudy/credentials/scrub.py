@@ -111,7 +111,7 @@ class Scrubber:
     def scrub_fields(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
         """Replace in the names and values of header fields."""
         whole = tuple(fields)
-        if not self._is_seen(b"\n".join(part for pair in whole for part in pair)):
+        if not self._is_seen(b"\n".join([part for pair in whole for part in pair])):
             return whole
         return tuple((self.scrub(name), self.scrub(value)) for name, value in whole)
 

@@ -28,6 +28,11 @@ class RequestBody:
         """Whether all that is left has arrived."""
         return self._chunks is None and len(self._stream.received) >= self._left
 
+    def take_whole(self) -> bytes:
+        """All that is left; only where it is :meth:`at_hand`."""
+        left, self._left = self._left, 0
+        return self._stream.take(left) if left else b""
+
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises ChunkError, ConnectionError."""
         while not self.done:

@@ -2,6 +2,9 @@
 
 TLS runs on memory buffers, so that a decrypted byte is at hand in the same turn of the loop in
 which its record came, and so that the first bytes can be looked at before a handshake begins.
+
+What is written leaves when the turn of the loop ends, whatever was written to one connection in
+one TLS record: a peer that has gone to sleep is woken once, not for every piece.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class Stream(asyncio.Protocol):
         """The end came unannounced: a reset, or TCP's end where TLS had not ended."""
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
+        self._unsent: list[bytes] = []
+        """What was written in this turn of the loop."""
         self._writing_paused = False
         self._reading_paused = False
         self._tls: ssl.SSLObject | None = None
@@ -134,7 +139,20 @@ class Stream(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send; nothing happens on a connection that is gone."""
+        """Send before the turn of the loop ends; nothing happens on a connection that is gone."""
+        if self.failed or not data:
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(data)
+        if len(data) > _RECORD_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        if not self._unsent:
+            return
+        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+        self._unsent.clear()
         if self.failed or self.transport.is_closing():
             return
         self.moved_at = self._loop.time()
@@ -146,7 +164,7 @@ class Stream(asyncio.Protocol):
         except ssl.SSLError as error:
             # What was to be sent is lost, so nothing may follow it.
             self.tls_error = error
-            self.abort()
+            self.transport.abort()
             return
         self._flush_tls()
 
@@ -178,17 +196,20 @@ class Stream(asyncio.Protocol):
     def close(self) -> None:
         """Close once everything is written."""
         if not self.failed:
+            self._send()
             self.transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once; what was written is in the system's hands, or lost."""
         if not self.failed:
+            self._send()
             self.transport.abort()
 
     # -- TLS
 
     async def start_tls(self, context: ssl.SSLContext, *, server: bool, name: str | None) -> None:
         """Do the handshake; what arrived before is its beginning. Raises OSError."""
+        self._send()  # what was written before is not under TLS
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=name
         )

@@ -59,7 +59,7 @@ class Upload:
         flow = self._flow
         if not self._streams:
             return flow.request.raw_content or b""
-        data = await self._transfer.body.read_whole()
+        data = self._transfer.body.take_whole()
         if data:
             data = b"".join(self.filter(data))
         await self._tell_the_end()

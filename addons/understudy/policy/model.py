@@ -27,8 +27,7 @@ Scheme = Literal["https", "http"]
 _REMEMBERED_HOSTS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SecretReference:
+class SecretReference(NamedTuple):
     """Where a secret comes from; never the secret itself."""
 
     source: str

@@ -12,7 +12,7 @@ from understudy.stages.exchange import exchange_of
 from understudy.stages.refusal import OWN_HEADERS
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.coding import CodingError, decoder_of
-from understudy.wire.fields import without
+from understudy.wire.fields import split, without
 from understudy.wire.frames import FrameError
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Scrub:
             _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
             return
         clean_head(exchange, response)
-        if not exchange.scrubber:
+        scrubber = exchange.scrubber
+        if not scrubber:
             if not flow.request.is_http11:
                 # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
                 response.headers.fields = without(response.headers.fields, _TRANSFER)
@@ -86,14 +87,14 @@ class Scrub:
             # A secret that is cut in two by the parts would not be recognised in either.
             _refuse(flow, exchange, "the upstream sent part of a body unasked")
             return
-        fields = response.headers.fields
-        decoder = decoder_of(", ".join(_values(fields, b"content-encoding")))
-        transfer = ", ".join(_values(fields, b"transfer-encoding")).strip().lower()
+        kept, framing = split(response.headers.fields, _FRAMING)
+        decoder = decoder_of(_values(framing, b"content-encoding"))
+        transfer = _values(framing, b"transfer-encoding").strip().lower()
         if decoder is None or transfer not in _TRANSFER_CODINGS:
             _refuse(flow, exchange, "the upstream used an encoding not asked for")
             return
-        _frame_as_stream(flow)
-        response.stream = _clean_body(flow, exchange.scrubber, decoder)
+        _frame_as_stream(flow, kept)
+        response.stream = _clean_body(flow, scrubber, decoder)
 
     def _switch(self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
         if exchange.websocket is None:
@@ -151,19 +152,18 @@ def _refuse(
         flow.kill()
 
 
-def _frame_as_stream(flow: http.HTTPFlow) -> None:
+def _frame_as_stream(flow: http.HTTPFlow, fields: Fields) -> None:
     """A cleaned body may have another length: chunked for HTTP/1.1, until close for 1.0."""
     response = flow.response
     assert response is not None
-    fields = without(response.headers.fields, _FRAMING)
     if flow.request.is_http11:
         fields = (*fields, (b"Transfer-Encoding", b"chunked"))
         response.data.http_version = b"HTTP/1.1"
     response.headers.fields = fields
 
 
-def _values(fields: Fields, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for found, value in fields if found.lower() == name]
+def _values(fields: Fields, name: bytes) -> str:
+    return b", ".join([value for found, value in fields if found.lower() == name]).decode("latin-1")
 
 
 def _clean_body(

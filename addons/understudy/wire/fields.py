@@ -28,6 +28,15 @@ def without(fields: Fields, names: frozenset[bytes]) -> Fields:
     return tuple([field for field in fields if field[0].lower() not in names])
 
 
+def split(fields: Fields, names: frozenset[bytes]) -> tuple[Fields, Fields]:
+    """What :func:`without` keeps, and what it drops."""
+    others: list[Field] = []
+    named: list[Field] = []
+    for field in fields:
+        (named if field[0].lower() in names else others).append(field)
+    return tuple(others), tuple(named)
+
+
 def normal_name(name: bytes) -> str:
     """A header's name in lower case with ``-`` for ``_``: CGI-like servers read both as one."""
     return _remembered(name) if len(name) <= _REMEMBERED_BYTES else _normalise(name)
