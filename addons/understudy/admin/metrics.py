@@ -83,19 +83,19 @@ class Metrics:
 
     def policy_loaded(self, digest: str) -> None:
         """A policy is in force from now on."""
-        self._series.policy_reloads[LOADED].inc()
+        self._series.policy_reloads[LOADED] += 1
         self._series.policy_last_success.set(time.time())
         self._series.policy_info.forget()
         self._series.policy_info[digest,].set(1)
 
     def policy_rejected(self) -> None:
         """A policy could not be used."""
-        self._series.policy_reloads[REJECTED].inc()
+        self._series.policy_reloads[REJECTED] += 1
 
     def secret_refreshed(self, source: str, result: str) -> None:
         """A secret was fetched or found changed (``refreshed``), or could not be (``failed``)."""
         known = result if result in SECRET_RESULTS else "failed"
-        self._series.secret_refresh[source, known].inc()
+        self._series.secret_refresh[source, known] += 1
 
     def set_secret_ages(self, ages_seconds: Mapping[str, float | None]) -> None:
         """Set the age of each connection's cached secret; None counts as 0."""
@@ -110,25 +110,25 @@ class Metrics:
     ) -> None:
         """Count one verdict."""
         known = rule if rule in self._rules and rule is not None else NONE
-        self._series.requests[verdict, reason.value, known].inc()
+        self._series.requests[verdict, reason.value, known] += 1
 
     def credential_violation(self, connection: str | None, reason: Reason) -> None:
         """Count a refused credential; reasons that are not about credentials do not count."""
         if reason in CREDENTIAL_REASONS:
-            self._series.violations[self._known(connection), reason.value].inc()
+            self._series.violations[self._known(connection), reason.value] += 1
 
     def swapped(self, connection: str, carrier: str) -> None:
         """Count one credential that was written into a request."""
         known = carrier if carrier in self._carriers else NONE
-        self._series.swaps[self._known(connection), known].inc()
+        self._series.swaps[self._known(connection), known] += 1
 
     def reflected(self, connection: str, count: int) -> None:
         """Count secrets that came back in one response."""
-        self._series.reflections[self._known(connection),].inc(count)
+        self._series.reflections[self._known(connection),] += count
 
     def observe_overhead(self, seconds: float) -> None:
         """Time the proxy's own work on one allowed request."""
-        self._series.overhead.observe(seconds)
+        self._series.overhead[()].observe(seconds)
 
     def finished(
         self,
@@ -146,17 +146,17 @@ class Metrics:
         code_class = NONE if status is None else f"{status // 100}xx"
         if code_class not in CODE_CLASSES:  # the upstream chose it
             code_class = NONE
-        series.responses[self._known(connection), code_class].inc()
+        series.responses[self._known(connection), code_class] += 1
         known = rule if rule in self._rules and rule is not None else NONE
         series.upstream_duration[known,].observe(duration_seconds)
         if first_byte_seconds is not None:
-            series.first_byte.observe(first_byte_seconds)
-        series.bytes[SENT].inc(bytes_sent)
-        series.bytes[RECEIVED].inc(bytes_received)
+            series.first_byte[()].observe(first_byte_seconds)
+        series.bytes[SENT] += bytes_sent
+        series.bytes[RECEIVED] += bytes_received
 
     def upstream_waited(self) -> None:
         """Count one request that has to wait for a connection to its upstream."""
-        self._series.upstream_waits.inc()
+        self._series.upstream_waits[()] += 1
 
     # -- the proxy itself
 
@@ -170,11 +170,11 @@ class Metrics:
 
     def audit_event(self, sink: str, result: str, lines: int = 1) -> None:
         """Count audit lines, ``written`` or ``failed``."""
-        self._series.audit_events[sink, result].inc(lines)
+        self._series.audit_events[sink, result] += lines
 
     def hook_failed(self, hook: str) -> None:
         """Count an exception in one of the proxy's own hooks."""
-        self._series.hook_errors[hook,].inc()
+        self._series.hook_errors[hook,] += 1
 
     # -- series at 0
 
@@ -184,6 +184,9 @@ class Metrics:
             if reason is not Reason.ALLOWED:
                 series.requests["deny", reason.value, NONE]
         self._prepare_connection(NONE)
+        series.upstream_waits[()]
+        series.overhead[()]
+        series.first_byte[()]
         series.upstream_duration[NONE,]
         for direction in (SENT, RECEIVED):
             series.bytes[direction]

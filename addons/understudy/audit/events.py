@@ -157,7 +157,7 @@ def request_finished(
     event[FIELD_BYTES_SENT] = exchange.bytes_sent
     event[FIELD_BYTES_RECEIVED] = exchange.bytes_received
     if exchange.scrubber is not None and exchange.scrubber.found:
-        event[FIELD_REFLECTED] = exchange.scrubber.found.total()
+        event[FIELD_REFLECTED] = sum(exchange.scrubber.found.values())
     event[FIELD_DURATION_MS] = to_milliseconds(now - started)
     if exchange.first_byte_at:
         event[FIELD_FIRST_BYTE_MS] = to_milliseconds(exchange.first_byte_at - started)
@@ -318,8 +318,12 @@ def now() -> str:
 
 @lru_cache(maxsize=2)
 def _write_time(milliseconds: int) -> str:
-    second = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{second:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return f"{_write_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _write_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def to_milliseconds(seconds: float) -> float:

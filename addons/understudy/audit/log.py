@@ -51,6 +51,7 @@ class AuditLog:
         self._healthy = True
         self._waiting: list[bytes] = []
         """Lines that go out with the next one, or with this turn of the event loop."""
+        self._waiting_bytes = 0
 
     @property
     def healthy(self) -> bool:
@@ -89,14 +90,15 @@ class AuditLog:
         """Write an event that nothing waits for, together with the next one; raises nothing.
 
         It is written before any later event, and when this turn of the event loop ends. Only for
-        events without which the log is still complete: a process that is killed may take them.
+        events without which the log is still complete, as a process that is killed may take them,
+        and which hold nothing that a client wrote: ``redact`` does not see them.
         """
-        line = self._hide(line)
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        elif sum(map(len, self._waiting)) + len(line) > MAX_BATCH_BYTES // 2:
+        elif self._waiting_bytes + len(line) > MAX_BATCH_BYTES // 2:
             self._flush()
         self._waiting.append(line)
+        self._waiting_bytes += len(line)
 
     def _flush(self) -> None:
         # Nothing waits for these lines; a sink that fails shows in its metric.
@@ -110,8 +112,9 @@ class AuditLog:
         """Write what waits, and then ``line``."""
         with self._lock:
             lines, self._waiting = self._waiting, []
+            waiting_bytes, self._waiting_bytes = self._waiting_bytes, 0
             if line is not None:
-                if sum(map(len, lines)) + len(line) > MAX_BATCH_BYTES:
+                if waiting_bytes + len(line) > MAX_BATCH_BYTES:
                     with contextlib.suppress(AuditUnavailable):
                         self._write_batch(lines)
                     lines = []

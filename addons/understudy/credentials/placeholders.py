@@ -59,7 +59,7 @@ class Placeholders(Mapping[str, str]):
         """Names of the connections whose placeholder stands anywhere in ``data``."""
         # One substring search each: for any real number of connections this is quicker than a
         # compiled alternation, and it also finds placeholders that share characters.
-        return tuple(name for name, needle in self._needles if needle in data)
+        return tuple([name for name, needle in self._needles if needle in data])
 
     def _refuse_overlaps(self) -> None:
         # An overlap leaves the whole undecided; sorted, a prefix would stand next to its

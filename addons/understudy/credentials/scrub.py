@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,7 +97,7 @@ class Scrubber:
     def __init__(self, forms: Forms) -> None:
         self._forms = forms
         self._held = b""
-        self.found: Counter[str] = Counter()
+        self.found: dict[str, int] = {}
         """How many reflections were replaced so far, by connection."""
 
     def __bool__(self) -> bool:
@@ -146,7 +145,7 @@ class Scrubber:
 
     def _replace(self, match: re.Match[bytes]) -> bytes:
         connection, placeholder = self._forms.replacements[match[0]]
-        self.found[connection] += 1
+        self.found[connection] = self.found.get(connection, 0) + 1
         return placeholder
 
     def _undecided(self, data: bytes, start: int) -> int:

@@ -128,8 +128,12 @@ class Stream(asyncio.Protocol):
 
     def take(self, most: int = _CHUNK_BYTES) -> bytes:
         """Take what has arrived."""
-        data = bytes(self.received[:most])
-        del self.received[:most]
+        if len(self.received) <= most:
+            data = bytes(self.received)
+            self.received.clear()
+        else:
+            data = bytes(self.received[:most])
+            del self.received[:most]
         if self._reading_paused and len(self.received) < READ_HIGH_WATER_BYTES:
             # At once, not with the next wait: on a connection that rests, or whose answer is
             # waited for, the peer's end has to be noticed.

@@ -178,7 +178,7 @@ def _clean_body(
         pieces: list[bytes] = []
         try:
             if data:
-                pieces.extend(scrubber.feed(plain) for plain in decoder.feed(data))
+                pieces += [scrubber.feed(plain) for plain in decoder.feed(data)]
             else:
                 decoder.close()
                 pieces.append(scrubber.close())
