@@ -168,13 +168,13 @@ class Upstream:
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         except asyncio.CancelledError:
-            # The test is over: no closing handshake with a peer that may not answer.
+            # The test is over: no closing handshake with a peer that may not answer, and no wait
+            # for an end that asyncio does not tell of where TLS was just about to start.
             writer.transport.abort()
             raise
-        finally:
-            writer.close()
-            with contextlib.suppress(Exception):
-                await writer.wait_closed()
+        writer.close()
+        with contextlib.suppress(Exception):
+            await writer.wait_closed()
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int

@@ -14,13 +14,13 @@ from understudy.express.messages import (
     make_headers,
     response_head,
 )
-from understudy.express.pool import binds_connection
 from understudy.express.response import BadResponseError, ResponseReader
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
 from understudy.stages.scrub import clean_head
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.fields import without
+from understudy.wire.head import logs_connection_in
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -47,6 +47,8 @@ class Download:
         self._upstream = upstream
         self._flow = transfer.flow
         self._client = transfer.client
+        self._logs_in = transfer.head.logs_connection_in
+        """Whether the connection may be logged in as somebody from now on."""
         self._reader = ResponseReader(upstream.stream, head_request=transfer.head.method == "HEAD")
 
     async def run(self) -> bool:
@@ -132,7 +134,7 @@ class Download:
         self._send(pending)
         await client.drain()
         finished = self._upload.is_done() and transfer.body.done
-        if finished and reader.may_reuse() and not binds_connection(transfer.head, response):
+        if finished and reader.may_reuse() and not self._logs_in:
             transfer.upstream = None
             transfer.express.pool.give_back(self._upstream)
         return transfer.keep_alive and finished and not client.ended
@@ -169,6 +171,8 @@ class Download:
                 if not takes_chunks:
                     continue
                 chunked = True
+            elif name == b"www-authenticate":
+                self._logs_in = self._logs_in or logs_connection_in(field[1])
             has_length = has_length or name == b"content-length"
             fields.append(field)
         if not bodyless and not chunked and not has_length:

@@ -18,22 +18,17 @@ from understudy.express.contexts import upstream_context
 from understudy.express.places import Place, Slot, await_turn
 from understudy.express.stream import Stream
 from understudy.reasons import Reason
-from understudy.wire.fields import first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mitmproxy import http
-
     from understudy.engine.dialer import DialPlan
     from understudy.policy.model import Policy
-    from understudy.wire.head import RequestHead
 
 IDLE_SECONDS = 30.0
 LIFETIME_SECONDS = 600.0
 _CLOSING_SECONDS = 2.0
 MAX_IDLE_PER_DESTINATION = 64
-_CONNECTION_LOGINS = (b"ntlm", b"negotiate")
 
 
 class Destination(NamedTuple):
@@ -90,19 +85,6 @@ class Upstream:
         self.slot.free()
         if self.on_closed is not None:
             self.on_closed()
-
-
-def binds_connection(head: RequestHead, response: http.Response) -> bool:
-    """Whether a login may be the connection's and not the request's: NTLM, Negotiate.
-
-    Who is given such a connection next would be logged in as who had it before.
-    """
-    if first(head.fields, b"authorization").lower().startswith(_CONNECTION_LOGINS):
-        return True
-    return any(
-        name.lower() == b"www-authenticate" and value.lower().startswith(_CONNECTION_LOGINS)
-        for name, value in response.data.headers.fields
-    )
 
 
 class UpstreamError(OSError):

@@ -33,11 +33,13 @@ _CONNECTION_OPTIONS = frozenset(
     {b"close", b"keep-alive", b"te", b"trailers", b"upgrade", b"http2-settings"}
 )
 
+_CONNECTION_LOGINS = (b"ntlm", b"negotiate")
 _HTTP_PORT = 80
 # What framing, identity and upgrades depend on.
 _TELLING = frozenset(
     {
         b"host",
+        b"authorization",
         b"content-length",
         b"transfer-encoding",
         b"connection",
@@ -81,6 +83,8 @@ class RequestHead(NamedTuple):
     keeps_alive: bool = False
     """Whether the client wants to use the connection again."""
     expects_continue: bool = False
+    logs_connection_in: bool = False
+    """Its Authorization may log in the connection and not the request."""
     outline: Outline | None = None
     """What it has in common with other heads, where that is known."""
     content_length: int | None = None
@@ -138,6 +142,15 @@ def _with_length(head: RequestHead, length: int) -> RequestHead:
 
 _CONSTANT = RequestHead._fields.index("content_length")
 """How many of a head's fields do not depend on its length: all that stand before that."""
+
+
+def logs_connection_in(scheme: bytes) -> bool:
+    """Whether a login may be the connection's and not the request's: NTLM, Negotiate.
+
+    ``scheme`` is what an Authorization or WWW-Authenticate begins with. Who is given such a
+    connection next would be logged in as who had it before.
+    """
+    return scheme.lower().startswith(_CONNECTION_LOGINS)
 
 
 def looks_like_http(start: bytes) -> bool:
@@ -204,6 +217,7 @@ def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
         minor_version=0 if match[3] == b"0" else 1,
         keeps_alive=match[3] == b"1" and b"close" not in options,
         expects_continue=bool(expects),
+        logs_connection_in=any(map(logs_connection_in, headers.get(b"authorization", ()))),
     )
 
 
