@@ -25,6 +25,7 @@ from tests.benchmarks.report import Results, render
 from tests.benchmarks.subjects import (
     HOST,
     MISSING,
+    ONLY,
     PLACEHOLDER,
     PLAIN_HOST,
     SECRET,
@@ -49,6 +50,8 @@ class Measurement:
     rate: int = 0
     plain: bool = False
     """Only where the upstream has a second name, without a secret: there under that name."""
+    resumed: bool = False
+    """TLS sessions, between client and subject."""
     share: float = 1.0
     """Of the seconds of a measurement."""
 
@@ -57,6 +60,7 @@ MEASUREMENTS = {
     "requests, 1 client": Measurement("requests", 1),
     "requests, 16 clients": Measurement("requests", 16),
     "new connections, 4 clients": Measurement("connections", 4),
+    "resumed connections, 4 clients": Measurement("connections", 4, resumed=True),
     "download": Measurement("download", 1, GIGABYTE, share=2),
     "download, no secret": Measurement("download", 1, GIGABYTE, plain=True, share=2),
     "tunnels": Measurement("tunnels", 1000),
@@ -93,7 +97,8 @@ def main() -> None:
         for name in names:
             own = folder / name.replace(" ", "-")
             own.mkdir()
-            place = Place(own, port, ca, str(ca_file), cores.subject)
+            every = cores.subject | cores.client | cores.upstream
+            place = Place(own, port, ca, str(ca_file), cores.subject, every)
             try:
                 subject = SUBJECTS[name](place)
             except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
@@ -237,7 +242,9 @@ def measure(
         if idle.pss is not None:
             numbers["idle"]["pss"] = idle.pss
     for label, measurement in MEASUREMENTS.items():
-        if measurement.kind not in options.loads or (measurement.plain and not subject.plain_host):
+        if measurement.kind not in options.loads or label not in ONLY.get(name, MEASUREMENTS):
+            continue
+        if measurement.plain and not subject.plain_host:
             continue
         if measurement.kind == "tunnels" and pid is None:
             continue
@@ -255,6 +262,7 @@ def measure(
             subject_pid=pid,
             upstream_pid=upstream_pid,
             rate=measurement.rate,
+            resumed=measurement.resumed,
         )
         try:
             numbers[label] = load(spec, cores)

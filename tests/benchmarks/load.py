@@ -46,6 +46,8 @@ class Spec:
     upstream_pid: int
     rate: int = 0
     """Events a second and stream; bytes of a download."""
+    resumed: bool = False
+    """New connections resume the TLS session of an earlier one."""
 
 
 class Window:
@@ -75,8 +77,10 @@ class Window:
         }
 
 
-def connect(spec: Spec, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Open one TLS connection, through the proxy if there is one."""
+def connect(
+    spec: Spec, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSocket:
+    """Open one TLS connection, through the proxy if there is one; resume ``session``, if given."""
     raw = socket.create_connection(spec.proxy or (spec.host, spec.port), TIMEOUT_SECONDS)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if spec.proxy:
@@ -90,7 +94,7 @@ def connect(spec: Spec, context: ssl.SSLContext) -> ssl.SSLSocket:
             answer += data
         if b" 200 " not in answer:
             raise RuntimeError(f"CONNECT was refused: {answer!r}")
-    return context.wrap_socket(raw, server_hostname=spec.host)
+    return context.wrap_socket(raw, server_hostname=spec.host, session=session)
 
 
 def request_bytes(spec: Spec, line: str, body: bytes = b"") -> bytes:
@@ -179,10 +183,21 @@ def run_requests(spec: Spec, context: ssl.SSLContext) -> Numbers:
 
 
 def run_connections(spec: Spec, context: ssl.SSLContext) -> Numbers:
-    """A connection for every request, a thread for every client."""
+    """A connection for every request, a thread for every client.
+
+    No numbers where sessions are to be resumed and the subject resumes none.
+    """
     request = message(spec)
+    session = None
     with connect(spec, context) as connection:
         exchange(connection, request)
+        if spec.resumed:
+            session = connection.session
+    if spec.resumed:
+        with connect(spec, context, session) as connection:
+            exchange(connection, request)
+            if not connection.session_reused:
+                return {}
     latencies: list[float] = []
     failures: list[Exception] = []
     window = Window(spec)
@@ -191,8 +206,9 @@ def run_connections(spec: Spec, context: ssl.SSLContext) -> Numbers:
     def work() -> None:
         try:
             while (begin := time.perf_counter()) < deadline:
-                with connect(spec, context) as connection:
+                with connect(spec, context, session) as connection:
                     exchange(connection, request)
+                    check_resumed(connection, spec)
                 latencies.append(time.perf_counter() - begin)
         except (OSError, RuntimeError) as error:
             failures.append(error)
@@ -205,6 +221,12 @@ def run_connections(spec: Spec, context: ssl.SSLContext) -> Numbers:
     if failures:
         raise failures[0]
     return {**rate(latencies, window.close()), **spread(latencies)}
+
+
+def check_resumed(connection: ssl.SSLSocket, spec: Spec) -> None:
+    """Refuse numbers that mix both kinds of handshakes."""
+    if connection.session_reused != spec.resumed:
+        raise RuntimeError("some sessions were resumed and others were not")
 
 
 def run_events(spec: Spec, context: ssl.SSLContext) -> Numbers:

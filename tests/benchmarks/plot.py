@@ -13,7 +13,7 @@ from tests.benchmarks.report import Results
 WIDTH = 960
 COLUMNS = 2
 PANEL_WIDTH = WIDTH // COLUMNS
-LABEL_WIDTH = 160
+LABEL_WIDTH = 205
 VALUE_WIDTH = 85
 ROW = 22
 BAR = 13

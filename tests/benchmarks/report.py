@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.benchmarks.load import Numbers
+from tests.benchmarks.subjects import TWO_WORKERS
 
 Results = dict[str, dict[str, Numbers]]
 """Subject → measurement → its numbers."""
@@ -35,8 +36,14 @@ def result_rows(base: dict[str, Numbers]) -> dict[str, Cell]:
         "added latency p50, 1 client": added(one, "p50", base),
         "added latency p99, 1 client": added(one, "p99", base),
         "new connections/s, 4 clients": number("new connections, 4 clients", "per_second"),
+        "the same with TLS sessions resumed": number(
+            "resumed connections, 4 clients", "per_second"
+        ),
         "processor time a new connection": number(
             "new connections, 4 clients", "cpu_each", 1e6, " µs"
+        ),
+        "processor time a resumed connection": number(
+            "resumed connections, 4 clients", "cpu_each", 1e6, " µs"
         ),
         "event lag p50, 300 streams × 100/s": number("events", "p50", 1e3, " ms", 1),
         "event lag p99, 300 streams × 100/s": number("events", "p99", 1e3, " ms", 1),
@@ -89,8 +96,12 @@ def busy_rows(results: Results) -> dict[str, Cell]:
 
 
 def own(results: Results) -> Results:
-    """Understudy's columns."""
-    return {name: rows for name, rows in results.items() if name.startswith("understudy")}
+    """Understudy's columns, on one core as its peers are."""
+    return {
+        name: rows
+        for name, rows in results.items()
+        if name.startswith("understudy") and name != TWO_WORKERS
+    }
 
 
 def table(corner: str, results: Results, rows: dict[str, Cell]) -> str:

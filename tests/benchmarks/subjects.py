@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trustme
@@ -25,6 +25,7 @@ HOST = "localhost"
 PLAIN_HOST = "127.0.0.1"
 """The same upstream under a name that Understudy's policy binds to no secret."""
 START_SECONDS = 60
+TWO_WORKERS = "understudy express, 2 workers"
 
 SWAP_SCRIPT = f'''
 """Swap one header; stream long answers: what people write first."""
@@ -50,6 +51,8 @@ class Place:
     upstream_ca: trustme.CA
     upstream_ca_file: str
     cores: set[int]
+    """The subject's own, which what has several workers shares with the load."""
+    all_cores: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -95,7 +98,7 @@ def start_mitmdump(place: Place) -> Subject:
     return Subject(("127.0.0.1", port), str(certificate), process, ready)
 
 
-def start_understudy(place: Place, engine: str) -> Subject:
+def start_understudy(place: Place, engine: str, workers: int = 1) -> Subject:
     """Understudy with policy, swap, audit (file, fail_closed) and metrics."""
     policy = {
         "version": 1,
@@ -125,12 +128,17 @@ def start_understudy(place: Place, engine: str) -> Subject:
     command = [BIN / "understudy", "run", "--policy", file, "--listen", "127.0.0.1:0"]
     command += ["--admin", "127.0.0.1:0", "--state-dir", place.folder / "state"]
     command += ["--audit", audit / "audit.jsonl", "--ready-file", ready_file]
-    command += ["--engine", engine]
+    command += ["--engine", engine, "--workers", str(workers)]
     environ = clean_environ() | {"BENCH_SECRET": SECRET}
     process, ready = start(command, place, ready_file.exists, environ)
     facts = json.loads(ready_file.read_text())
     host, _, listen_port = facts["proxy"].rpartition(":")
     return Subject((host, int(listen_port)), facts["ca_cert"], process, ready, PLAIN_HOST)
+
+
+def start_workers(place: Place) -> Subject:
+    """Express with two workers, free to use every core: that of the load too."""
+    return start_understudy(replace(place, cores=place.all_cores), "express", workers=2)
 
 
 def start_floor(place: Place) -> Subject:
@@ -169,11 +177,18 @@ SUBJECTS: dict[str, Callable[[Place], Subject]] = {
     "mitmdump": start_mitmdump,
     "understudy mitmproxy": lambda place: start_understudy(place, "mitmproxy"),
     "understudy express": lambda place: start_understudy(place, "express"),
+    TWO_WORKERS: start_workers,
     "squid": start_squid,
     "goproxy": start_goproxy,
     "floor": start_floor,
 }
 """In the order of the table's columns."""
+
+ONLY: dict[str, set[str]] = {
+    # A session is resumed by the worker that began it; which one takes a connection is chance.
+    TWO_WORKERS: {"requests, 16 clients", "new connections, 4 clients", "events"}
+}
+"""What a subject is measured by, where that is not everything."""
 
 MISSING: dict[str, Callable[[], str | None]] = {
     "squid": squid.missing,

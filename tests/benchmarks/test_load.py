@@ -47,6 +47,11 @@ def test_each_load_comes_through_a_proxy_that_swaps(spec: Spec, kind: str) -> No
     assert numbers["rss" if kind == "tunnels" else "per_second"] >= 0
 
 
+def test_sessions_are_resumed_where_that_is_measured(spec: Spec) -> None:
+    numbers = load(replace(spec, kind="connections", resumed=True), set())
+    assert numbers["per_second"] > 0
+
+
 def test_a_proxy_that_does_not_swap_is_a_failure_and_not_fast(spec: Spec) -> None:
     with pytest.raises(RuntimeError, match="403"):
         load(replace(spec, credential="sk-something-else"), set())

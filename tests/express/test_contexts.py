@@ -62,3 +62,27 @@ def test_the_first_request_of_a_policy_finds_its_roots_parsed(
     assert proxy.request("GET", "good.example", "/a").status == 200
     assert len(good.requests) == 3
     assert parsed() == 2
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_ticket_resumes_the_session_with_its_own_host_as_often_as_it_is_shown(
+    start_upstream: Callable[..., Upstream],
+    start_proxy: Callable[..., Proxy],
+    version: ssl.TLSVersion,
+) -> None:
+    good = start_upstream("good.example", handler=answer_echo)
+    # With more, another worker than the one that gave the ticket may be asked.
+    proxy = start_proxy(POLICY, upstreams=[good], arguments=["--workers", "1"])
+    context = ssl.create_default_context(cafile=proxy.ca_cert)
+    context.minimum_version = context.maximum_version = version
+    session = None
+    for turn in range(3):
+        with proxy.wire() as wire:
+            assert wire.connect("good.example:443").status == 200
+            tls = context.wrap_socket(wire.socket, server_hostname="good.example", session=session)
+            wire.socket = tls
+            assert tls.session_reused == (turn > 0)
+            assert wire.request("GET /a HTTP/1.1\nHost: good.example").status == 200
+            session = session or tls.session
+    assert len(good.requests) == 3
+    assert [line["verdict"] for line in proxy.verdicts()] == ["allow"] * 3
