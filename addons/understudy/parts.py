@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+from contextlib import suppress
 from typing import Any
 
 
@@ -25,7 +26,8 @@ def import_in_parts(name: str) -> None:
 
     def find(attribute: str) -> Any:
         if attribute == "__version__":
-            return importlib.metadata.version(name)
+            with suppress(importlib.metadata.PackageNotFoundError):
+                return importlib.metadata.version(name)
         if attribute.startswith("__") and attribute != "__all__":
             raise AttributeError(attribute)
         if importlib.util.find_spec(f"{name}.{attribute}") is not None:

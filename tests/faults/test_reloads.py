@@ -46,6 +46,15 @@ def test_the_published_bundle_follows_the_policys_roots(
     assert bundle.stat().st_mode & 0o777 == 0o644
 
 
+def test_a_file_system_that_tells_of_no_change_is_looked_at_again_and_again(
+    start_proxy: Callable[..., Proxy],
+) -> None:
+    policy: dict[str, Any] = {"version": 1, "allow": [{"name": "a", "hosts": ["a.example"]}]}
+    proxy = start_proxy(yaml.safe_dump(policy), environ={"WATCHFILES_FORCE_POLLING": "1"})
+    proxy.write_policy(policy | {"mode": "report"})
+    proxy.wait_for_events("policy.loaded", 2)
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_our_own_ca_among_the_upstreams_roots_is_refused(
     start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy], when: str

@@ -110,6 +110,8 @@ class PolicyHolder:
 
 
 def _must_poll() -> bool:
-    """Whether nothing tells of changes: Windows' folders under WSL, or as the operator says."""
-    is_wsl = "microsoft-standard" in os.uname().release.lower()
-    return is_wsl or bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
+    """Whether nothing tells of changes: as the operator says, or else in Windows' folders (WSL)."""
+    told = os.environ.get("WATCHFILES_FORCE_POLLING", "").lower()
+    if told:
+        return told not in {"false", "disable", "disabled"}
+    return "microsoft-standard" in os.uname().release.lower()
