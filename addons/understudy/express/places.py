@@ -114,7 +114,7 @@ class Place:
 
     def enter(self) -> Slot | None:
         """A slot; None where one has to wait for it."""
-        if self.turns or self.open >= self._cap:
+        if self.open >= self._cap:
             return None
         self.open += 1
         return Slot(self)
