@@ -122,10 +122,11 @@ def policy(cap: int, **limits: object) -> dict[str, Any]:
             {"name": "red", "connection": "red", "websocket": True},
             {"name": "blue", "connection": "blue"},
         ],
-        "limits": {"max_connections_per_upstream": cap, "connect_timeout_seconds": 20} | limits,
+        "limits": {"max_connections_per_upstream": cap, "connect_timeout_seconds": 600} | limits,
     }
 
 
+@pytest.mark.attack("crowded upstream")
 def test_an_upstream_never_has_more_connections_than_it_may_have(
     start: Callable[..., Crowd], holding: Holding
 ) -> None:
@@ -143,6 +144,7 @@ def test_an_upstream_never_has_more_connections_than_it_may_have(
     crowd.scene.expect_allowed(HOST, 10)
 
 
+@pytest.mark.attack("crowded upstream")
 def test_clients_have_their_turns_one_after_another(
     start: Callable[..., Crowd], holding: Holding
 ) -> None:
@@ -166,6 +168,7 @@ def test_clients_have_their_turns_one_after_another(
     assert crowd.upstream.connections == 1
 
 
+@pytest.mark.attack("crowded upstream")
 def test_who_waits_too_long_is_504_and_nothing_goes_up(
     start: Callable[..., Crowd], holding: Holding
 ) -> None:
@@ -185,6 +188,7 @@ def test_who_waits_too_long_is_504_and_nothing_goes_up(
     assert crowd.upstream.connections == 1
 
 
+@pytest.mark.attack("crowded upstream")
 def test_a_client_that_leaves_waits_no_more(start: Callable[..., Crowd], holding: Holding) -> None:
     crowd = start(1)
     held = crowd.ask("/held")
@@ -240,6 +244,21 @@ def test_connections_that_cannot_be_opened_take_no_room(
     assert (stranger.connections, bytes(stranger.received)) == (5, b"")
 
 
+def test_an_upstream_that_is_not_there_takes_no_room(
+    start: Callable[..., Crowd], start_upstream: Callable[..., Upstream]
+) -> None:
+    upstream = start_upstream(HOST)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port, upstream.port = upstream.port, nobody.getsockname()[1]
+        crowd = start(1, upstream)
+        wires = [crowd.ask() for _ in range(5)]
+        assert [wire.read().status for wire in wires] == [502] * 5
+    upstream.port = port
+    crowd.change_policy(1)
+    assert crowd.ask().read().status == 200
+
+
 def test_handshakes_that_are_given_up_take_no_room(
     start: Callable[..., Crowd], start_upstream: Callable[..., Upstream], stack: ExitStack
 ) -> None:
@@ -290,6 +309,7 @@ def test_a_websocket_holds_its_connection_until_it_ends(
     assert crowd.wait_for_requests(2) == ["/live", "/after"]
 
 
+@pytest.mark.attack("crowded upstream")
 def test_what_only_others_may_use_is_closed_for_who_wants_another(
     start: Callable[..., Crowd], holding: Holding
 ) -> None:
@@ -304,6 +324,7 @@ def test_what_only_others_may_use_is_closed_for_who_wants_another(
     assert holding.most == 1
 
 
+@pytest.mark.attack("crowded upstream")
 def test_a_credentials_turn_comes_though_others_are_served_faster(
     start: Callable[..., Crowd], holding: Holding
 ) -> None:
