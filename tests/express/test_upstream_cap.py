@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import signal
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,9 @@ class Crowd:
         """Wait until the upstream has so many requests; their paths."""
         self.upstream.wait_for(lambda upstream: len(upstream.requests) >= count)
         return [received.target for received in self.upstream.requests]
+
+    def ends(self) -> list[dict[str, Any]]:
+        return self.scene.events("request.finished")
 
     def change_policy(self, cap: int, **limits: object) -> None:
         """Put another policy in force."""
@@ -186,6 +192,17 @@ def test_who_waits_too_long_is_504_and_nothing_goes_up(
     assert crowd.ask("/next").read().status == 200
     assert crowd.wait_for_requests(2) == ["/held", "/next"]
     assert crowd.upstream.connections == 1
+
+
+def test_who_waits_is_not_idle(start: Callable[..., Crowd], holding: Holding) -> None:
+    crowd = start(1, idle_timeout_seconds=0.3)
+    held, waiting = crowd.ask("/held"), crowd.ask("/waiting")
+    crowd.wait_for_waiting(1)
+    idle = crowd.scene.wire()
+    assert idle.connect(f"{HOST}:443").status == 200
+    assert idle.read_until_closed() == b""  # came last, and its time is over
+    holding.answer(2)
+    assert [held.read().status, waiting.read().status] == [200, 200]
 
 
 @pytest.mark.attack("crowded upstream")
@@ -390,3 +407,43 @@ def test_at_a_shutdown_who_waits_is_served(
         assert [held.read().status, waiting.read().status] == [200, 200]
     assert proxy.process.wait(20) == 0
     assert [end["status"] for end in proxy.events("request.finished")] == [200, 200]
+
+
+def test_after_a_storm_no_connection_is_lost_and_there_was_never_one_too_many(
+    start: Callable[..., Crowd], holding: Holding
+) -> None:
+    """Clients that wait, leave and reset; answers that come and that break off."""
+    crowd = start(3)
+    holding.answer(10_000)
+    keys: list[dict[str, str]] = [
+        {"Authorization": f"Bearer {crowd.scene.placeholder(key)}"} for key in ("red", "blue")
+    ]
+
+    def rage(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(15):
+            path = dice.choice(["/", "/", "/break"])
+            wire = crowd.ask(path, f"127.0.0.{2 + seed % 3}", **dice.choice([*keys, {}]))
+            end = dice.choice([wire.read, wire.read, wire.close, wire.reset])
+            with contextlib.suppress(ConnectionError):
+                end()
+            wire.close()
+
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(rage, range(16)))
+    crowd.scene.settle()
+    assert holding.most == 3
+    ends = crowd.ends()
+    # Of a client that resets at once, the request may never be read.
+    assert len(ends) == len(crowd.scene.events("request.decided")) > 16
+    assert len(crowd.scene.verdicts()) == 16 * 15
+    assert {end.get("reason") for end in ends} <= {None, "client_closed", "upstream_failed"}
+    calm = Holding()
+    calm.upstream = crowd.upstream
+    crowd.upstream.handler = calm
+    before = len(crowd.upstream.requests)
+    wires = [crowd.ask("/calm") for _ in range(4)]
+    crowd.upstream.wait_for(lambda upstream: len(upstream.requests) == before + 3)
+    calm.answer(4)
+    assert [wire.read().status for wire in wires] == [200] * 4
+    assert calm.most == 3

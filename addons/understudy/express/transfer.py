@@ -169,6 +169,7 @@ class Transfer:
         if upstream is None:
             client = (exchange.session.address, self.client)
             seconds = policy.limits.connect_timeout_seconds
+            exchange.is_connecting = True
             given = await express.pool.admit(destination, client, seconds, reuse=reuse)
             if isinstance(given, Slot):
                 with given:
@@ -177,6 +178,8 @@ class Transfer:
             else:
                 upstream = self.upstream = given
                 self.exchange()  # nobody has refused it while it waited
+            exchange.is_connecting = False
+            self.client.moved_at = asyncio.get_running_loop().time()  # it could not, until now
         self.upstream = upstream
         self.flow.server_conn = upstream.server
         return upstream, is_new

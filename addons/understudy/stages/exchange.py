@@ -98,6 +98,8 @@ class Exchange:
     finished: bool = False
     is_sent: bool = False
     """All of the request has come from the client; what is waited for is the upstream's answer."""
+    is_connecting: bool = False
+    """Nothing goes up before there is a connection to the upstream, which has a time of its own."""
     decided_at: float = 0.0
     first_byte_at: float = 0.0
     bytes_sent: int = 0
@@ -112,7 +114,8 @@ class Exchange:
     @property
     def waits_for_upstream(self) -> bool:
         """Whether nothing can move before the upstream answers, whose time has its own limit."""
-        return self.is_sent and not self.first_byte_at and not self.finished
+        is_waiting = self.is_sent or self.is_connecting
+        return is_waiting and not self.first_byte_at and not self.finished
 
     @property
     def concerned_connection(self) -> str | None:
