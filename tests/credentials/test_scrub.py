@@ -168,3 +168,13 @@ def test_a_secret_too_short_to_be_told_apart_is_left_alone() -> None:
     assert not scrub
     assert scrub.feed(b"abc") == b"abc"
     assert scrub.scrub_fields([(b"a", b"abc")]) == ((b"a", b"abc"),)
+
+
+@pytest.mark.parametrize("length", [8, 18, 19, 20, 40, 200])
+def test_a_secret_is_found_wherever_it_stands(length: int) -> None:
+    secret = "".join(chr(ord("a") + i * 7 % 26) for i in range(length))
+    for form in echoes(secret):
+        for before in (*range(45), 2047, 2048, 4094, 4095, 5000):
+            clean = scrubber(("team", secret, PLACEHOLDER))
+            data = b"-" * before + form
+            assert clean.scrub(data) == b"-" * before + PLACEHOLDER.encode(), (form, before)

@@ -41,6 +41,9 @@ class Stream(asyncio.Protocol):
         self.cut = False
         """The end came unannounced: a reset, or TCP's end where TLS had not ended."""
         self._waiter: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        """Until when the waiter waits, on the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._unsent: list[bytes] = []
         """What was written in this turn of the loop."""
@@ -94,6 +97,9 @@ class Stream(asyncio.Protocol):
         """Note that the connection is gone."""
         self.cut = self.cut or (error is not None and not self.ended)
         self.ended = self.failed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._wake()
         self.resume_writing()
         if self.on_lost is not None:
@@ -116,15 +122,32 @@ class Stream(asyncio.Protocol):
         if self.ended:
             return False
         before = len(self.received)
-        self._waiter = waiter = self._loop.create_future()
-        timer = self._loop.call_later(timeout_seconds, _expire, waiter) if timeout_seconds else None
+        self._waiter = self._loop.create_future()
+        if timeout_seconds:
+            self._wait_until(self._loop.time() + timeout_seconds)
         try:
-            await waiter
+            await self._waiter
         finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            self._waiter = self._deadline = None
         return len(self.received) > before or not self.ended
+
+    def _wait_until(self, deadline: float) -> None:
+        self._deadline = deadline
+        # The timer of an earlier wait serves this one too, where it goes off in time: nearly all
+        # waits are over long before, and a timer for each would cost them more than their future.
+        if self._timer is None or self._timer.when() > deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._deadline is None or self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._wait_until(self._deadline)
+        else:
+            self._waiter.set_exception(TimeoutError())
 
     def take(self, most: int = _CHUNK_BYTES) -> bytes:
         """Take what has arrived."""
@@ -261,8 +284,3 @@ class Stream(asyncio.Protocol):
             on_end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
