@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from understudy.audit.events import new_request_id
 
@@ -144,12 +144,14 @@ def attach(flow: http.HTTPFlow, exchange: Exchange) -> None:
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange:
     """The flow's Exchange; KeyError before the identity stage has run."""
-    return cast("Exchange", flow.metadata[_KEY])
+    exchange: Exchange = flow.metadata[_KEY]
+    return exchange
 
 
 def find_exchange(flow: http.HTTPFlow) -> Exchange | None:
     """The flow's Exchange, or None where no stage has seen the flow."""
-    return cast("Exchange | None", flow.metadata.get(_KEY))
+    exchange: Exchange | None = flow.metadata.get(_KEY)
+    return exchange
 
 
 class Census(Protocol):

@@ -6,7 +6,7 @@ number in Content-Length. What is worked out from all the rest holds for the nex
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ class Outline:
         self.target = target
         """Path and query."""
         self._length_at = _length_at(fields) if length_varies else None
-        self._known: dict[str, tuple[tuple[object, ...], object]] = {}
+        self._known: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def fill(self, length: int | None) -> Fields:
         """The fields of one request, its own number in Content-Length."""
@@ -49,7 +49,8 @@ class Outline:
         """
         known = self._known.get(step)
         if known is not None and known[0] == basis:
-            return cast("R", known[1])
+            kept: R = known[1]
+            return kept
         result = work_out()
         self._known[step] = (basis, result)
         return result
