@@ -112,9 +112,10 @@ class Conversation:
         stream, limits = self.stream, self.limits
         if not stream.received and not await stream.wait():
             return None
-        end = stream.received.find(b"\r\n\r\n") + 4
+        received = stream.received
+        end = received.find(b"\r\n\r\n") + 4
         if 3 < end <= limits.max_header_bytes:  # noqa: PLR2004 - found
-            head = self.express.heads.recall(bytes(stream.received[:end]), limits.max_headers)
+            head = self.express.heads.recall(bytes(received[:end]), limits.max_headers)
             if head is not None:
                 stream.take(end)
                 return head
