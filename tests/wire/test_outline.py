@@ -51,3 +51,14 @@ def test_a_step_that_fails_leaves_nothing() -> None:
     with pytest.raises(ValueError, match="no"):
         outline.once("swap", (), fail)
     assert outline.once("swap", (), lambda: "good") == "good"
+
+
+@pytest.mark.parametrize("length_varies", [True, False])
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS[:1], ()])
+def test_the_lines_are_those_of_the_fields(
+    fields: tuple[tuple[bytes, bytes], ...], length_varies: bool
+) -> None:
+    outline = Outline(fields, b"/", length_varies=length_varies)
+    for length in (7, 65536):
+        expected = b"".join(b"%s: %s\r\n" % field for field in outline.fill(length))
+        assert outline.lines(length) == expected

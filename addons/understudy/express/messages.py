@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client, Server
 
     from understudy.express.stream import Stream
+    from understudy.stages.exchange import Exchange
     from understudy.wire.fields import Fields
     from understudy.wire.head import RequestHead
 
@@ -91,10 +92,14 @@ def make_response(status: int, reason: bytes, fields: Fields) -> http.Response:
     return response
 
 
-def request_head(request: http.Request) -> bytes:
+def request_head(request: http.Request, exchange: Exchange) -> bytes:
     """The head as it goes upstream, in origin form."""
-    data = request.data
-    return b"%s %s %s\r\n%s\r\n" % (data.method, data.path, data.http_version, _lines(data.headers))
+    data, outline = request.data, exchange.outline
+    if outline is not None and data.headers.fields is exchange.fields:
+        lines = outline.lines(exchange.head.content_length)
+    else:
+        lines = _lines(data.headers)  # another addon has changed them
+    return b"%s %s %s\r\n%s\r\n" % (data.method, data.path, data.http_version, lines)
 
 
 def response_head(response: http.Response) -> bytes:

@@ -50,6 +50,7 @@ class Transfer:
             conversation.nowhere,
             make_request(head, tls=conversation.session.tls_started),
         )
+        self._exchange: Exchange | None = None
         self.keep_alive = head.keeps_alive
         self.upstream: Upstream | None = None
         self.answering = False
@@ -94,11 +95,12 @@ class Transfer:
 
     def exchange(self) -> Exchange:
         """What the stages remember of this request; Broken where they refused it."""
-        exchange = find_exchange(self.flow)
+        exchange = self._exchange or find_exchange(self.flow)
         if exchange is None:
             raise Broken("no stage has seen it", Reason.INTERNAL_ERROR)
         if exchange.refusal is not None:
             raise Broken("refused", exchange.refusal)
+        self._exchange = exchange
         return exchange
 
     def _is_settled(self) -> bool:

@@ -33,7 +33,7 @@ class Upload:
 
     async def begin(self, upstream: Upstream) -> None:
         """Send the head, and the body as far as it is there. Raises Broken."""
-        self._first = request_head(self._flow.request)
+        self._first = request_head(self._flow.request, self._transfer.exchange())
         if self.is_whole:
             self._first += await self._whole_body()
         upstream.stream.write(self._first)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from understudy.policy.hosts import Authority
     from understudy.policy.model import Connection, Policy, Target, Verdict
     from understudy.reasons import Reason
+    from understudy.wire.fields import Fields
     from understudy.wire.head import RequestHead
     from understudy.wire.outline import Outline
     from understudy.wire.websocket import WebSocket
@@ -78,6 +79,8 @@ class Exchange:
     plan: Plan | None = None
     outline: Outline | None = None
     """Fields and target as they will go up, so far; None until identity has accepted them."""
+    fields: Fields = ()
+    """The outline's, with the request's own length, once all is rewritten."""
     swapped: tuple[tuple[str, str], ...] = ()
     """(secret label, location) of every credential written into the request."""
     refusal: Reason | None = None

@@ -177,7 +177,8 @@ class Record:
         exchange = exchange_of(flow)
         if exchange.refusal is None and exchange.outline is not None:
             # What was judged and rewritten, and nothing else, is what goes up.
-            flow.request.headers.fields = exchange.outline.fill(exchange.head.content_length)
+            exchange.fields = exchange.outline.fill(exchange.head.content_length)
+            flow.request.headers.fields = exchange.fields
             flow.request.data.path = exchange.outline.target
         if exchange.inspects_body and exchange.refusal is None:
             return

@@ -20,13 +20,14 @@ class Outline:
     ``length_varies``: the number in Content-Length is of no request; :meth:`fill` puts it in.
     """
 
-    __slots__ = ("_known", "_length_at", "fields", "target")
+    __slots__ = ("_known", "_length_at", "_lines", "fields", "target")
 
     def __init__(self, fields: Fields, target: bytes, *, length_varies: bool = False) -> None:
         self.fields = fields
         self.target = target
         """Path and query."""
         self._length_at = _length_at(fields) if length_varies else None
+        self._lines: tuple[bytes, bytes] | None = None
         self._known: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def fill(self, length: int | None) -> Fields:
@@ -36,6 +37,21 @@ class Outline:
             return self.fields
         fields = self.fields
         return (*fields[:at], (fields[at][0], b"%d" % (length or 0)), *fields[at + 1 :])
+
+    def lines(self, length: int | None) -> bytes:
+        """The same fields as the lines of a head, without the empty one that ends it."""
+        if self._lines is None:
+            written = [b"%s: %s\r\n" % field for field in self.fields]
+            at = self._length_at
+            if at is None:
+                self._lines = b"".join(written), b""
+            else:
+                before = b"".join(written[:at]) + self.fields[at][0]
+                self._lines = before, b"".join(written[at + 1 :])
+        before, behind = self._lines
+        if self._length_at is None:
+            return before
+        return b"%s: %d\r\n%s" % (before, length or 0, behind)
 
     def changed(self, fields: Fields, target: bytes) -> Outline:
         """The outline of what was made of fields and target."""
