@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from contextlib import ExitStack
@@ -192,8 +193,15 @@ def describe(cores: Cores, seconds: float) -> str:
         pins = "subject, generator and upstream have one each"
     return (
         f"{os.cpu_count()} cores ({model}, Linux), of which {pins}; "
-        f"Python {sys.version.split()[0]}; {seconds:.0f} s a measurement."
+        f"Python {sys.version.split()[0]} {how_built()}; {seconds:.0f} s a measurement."
     )
+
+
+def how_built() -> str:
+    """Whether this Python is the quick kind, which distributions and container images have."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    quick = "--enable-optimizations" in options
+    return f"built with{'' if quick else 'out'} --enable-optimizations"
 
 
 def disturbance(results: Results) -> str:
