@@ -12,7 +12,7 @@ from tests.audit.exchanges import make_exchange, make_policy
 
 from understudy.audit import events
 from understudy.audit.line import encode
-from understudy.audit.requests import decided_line, finished_line
+from understudy.audit.request_lines import decided_line, finished_line
 from understudy.credentials.scrub import Scrubber, forms_of
 from understudy.policy.model import Target, Verdict
 from understudy.reasons import Reason
