@@ -12,10 +12,18 @@ from understudy.express.messages import (
     request_head,
     response_head,
 )
-from understudy.wire.head import RequestHead, parse_head
+from understudy.stages.exchange import Exchange, Session
+from understudy.wire.head import HeadReader, RequestHead, parse_head
 
 HEAD = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: good.example\r\nX-A:  one \r\nContent-Length: 3\r\n\r\n"
 CLIENT = Client(peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0)
+
+
+WRITTEN = HEAD.replace(b"  one ", b" one")
+
+
+def exchange(head: RequestHead | None = None) -> Exchange:
+    return Exchange(Session("127.0.0.1"), None, head or clean_head())
 
 
 def clean_head() -> RequestHead:
@@ -48,7 +56,18 @@ def test_a_request_is_what_mitmproxy_makes_of_the_same_values() -> None:
     )  # fmt: skip
     assert vars(ours.data) == vars(stock.data)
     assert ours.headers["x-a"] == "one"
-    assert request_head(ours) == HEAD.replace(b"  one ", b" one")
+    assert request_head(ours, exchange()) == WRITTEN
+
+
+def test_the_head_that_goes_up_is_the_flows_though_its_lines_are_kept() -> None:
+    head = HeadReader().read(HEAD, 64)
+    assert head is not None
+    of = exchange(head)
+    request = make_request(head, tls=True)
+    of.outline, of.fields = head.outline, request.headers.fields
+    assert request_head(request, of) == request_head(request, of) == WRITTEN
+    request.headers["x-a"] = "two"
+    assert request_head(request, of) == WRITTEN.replace(b"one", b"two")
 
 
 def test_a_response_is_what_mitmproxy_makes_of_the_same_values() -> None:
