@@ -17,7 +17,7 @@ import trustme
 from tests.support.client import REFUSED, Wire, client_hello
 from tests.support.scene import Scene
 
-from understudy.express.stream import Stream
+from understudy.express.stream import Outbox, Stream
 
 HOST = "good.example"
 
@@ -261,7 +261,7 @@ def test_what_came_in_the_clear_never_stands_behind_the_handshake(upstream_ca: t
     upstream_ca.issue_cert(HOST).configure_cert(context)
 
     async def shake() -> bytes:
-        stream = Stream()
+        stream = Stream(Outbox())
         stream.connection_made(_Deaf())
         stream.data_received(client_hello(HOST))
         stream.data_received(b"GET /clear HTTP/1.1\r\nHost: good.example\r\n\r\n" * 20_000)

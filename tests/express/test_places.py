@@ -13,6 +13,7 @@ from mitmproxy.connection import Server
 from understudy.express.broken import Broken
 from understudy.express.places import Place, Slot
 from understudy.express.pool import Destination, Pool, Upstream
+from understudy.express.stream import Outbox
 
 FOR_EVER_SECONDS = 1e6
 ACTIONS = ["come", "come", "open", "open", "answer", "answer"]
@@ -107,7 +108,7 @@ class Site:
     def __init__(self) -> None:
         self.cap = 2
         self.waits = 0
-        self.pool = Pool(self.cap, self._note_wait)
+        self.pool = Pool(Outbox(), self.cap, self._note_wait)
         self.requests: list[Request] = []
         self.lines: list[Line] = []
 

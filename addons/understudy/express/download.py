@@ -17,6 +17,7 @@ from understudy.express.messages import (
 from understudy.express.response import BadResponseError, ResponseReader
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
+from understudy.stages.record import CLIENT_DISCONNECTED
 from understudy.stages.scrub import clean_head
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.fields import without
@@ -57,6 +58,8 @@ class Download:
         # A client that goes away ends the upstream's work; one that still sends is noticed there.
         client.on_end = self._upstream.stream.abort if self._upload.pump is None else None
         try:
+            if client.failed:
+                raise ConnectionError(CLIENT_DISCONNECTED)  # too early for that to be noticed
             response = await self._read_final_head()
             if response.data.status_code == SWITCHING_PROTOCOLS and client.received:
                 # It cannot know yet what it speaks to (RFC 6455 4.1).

@@ -19,7 +19,7 @@ from understudy.express.commands import Commands
 from understudy.express.contexts import ServerContexts, upstream_context
 from understudy.express.conversation import Conversation
 from understudy.express.pool import Pool
-from understudy.express.stream import Stream
+from understudy.express.stream import Outbox, Stream
 from understudy.policy.model import Limits
 from understudy.wire.head import HeadReader
 
@@ -80,7 +80,10 @@ class Express:
         self.recorder = recorder
         self.policies = policies
         self.heads = HeadReader()
-        self.pool = Pool(_NO_LIMITS_YET.max_connections_per_upstream, metrics.upstream_waited)
+        self.outbox = Outbox()
+        self.pool = Pool(
+            self.outbox, _NO_LIMITS_YET.max_connections_per_upstream, metrics.upstream_waited
+        )
         self.server_contexts = ServerContexts(issuer)
         self._listen = listen
         self._server: asyncio.Server | None = None
@@ -110,7 +113,7 @@ class Express:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Stream(self._accept), *self._listen, backlog=_BACKLOG
+                lambda: Stream(self.outbox, self._accept), *self._listen, backlog=_BACKLOG
             )
         except OSError as error:
             raise cannot_listen(self._listen, error.errno) from None

@@ -16,7 +16,7 @@ from mitmproxy.connection import ConnectionState, Server
 
 from understudy.express.contexts import upstream_context
 from understudy.express.places import Place, Slot, await_turn
-from understudy.express.stream import Stream
+from understudy.express.stream import Outbox, Stream
 from understudy.reasons import Reason
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Pool:
     ``tell_wait`` is called for every request that has to wait for a connection.
     """
 
-    def __init__(self, cap: int, tell_wait: Callable[[], None]) -> None:
+    def __init__(self, outbox: Outbox, cap: int, tell_wait: Callable[[], None]) -> None:
+        self._outbox = outbox
         self._idle: defaultdict[Destination, deque[Upstream]] = defaultdict(deque)
         self._places: dict[tuple[str, str, int], Place] = {}
         self._cap = cap
@@ -192,7 +193,7 @@ class Pool:
         self, destination: Destination, plan: DialPlan, policy: Policy, server: Server, slot: Slot
     ) -> Upstream:
         """Connect as the plan says, and verify the plan's name. Raises UpstreamError."""
-        stream = Stream()
+        stream = Stream(self._outbox)
         plan.use()
         server.timestamp_start = time.time()
         try:

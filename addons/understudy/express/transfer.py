@@ -59,9 +59,11 @@ class Transfer:
     async def run(self) -> bool:
         """Do all of it, within the time that a request may take."""
         seconds = self.conversation.limits.max_stream_seconds
-        if seconds is None:
-            return await self._carry()
+        outbox = self.express.outbox
+        outbox.requests += 1
         try:
+            if seconds is None:
+                return await self._carry()
             async with asyncio.timeout(seconds):
                 return await self._carry()
         except TimeoutError:
@@ -70,6 +72,8 @@ class Transfer:
                 self.client.abort()
                 return False
             return await self._fail(Broken("took too long", Reason.TIMEOUT))
+        finally:
+            outbox.requests -= 1
 
     async def _carry(self) -> bool:
         flow, hooks = self.flow, self.express.hooks
