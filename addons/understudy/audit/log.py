@@ -111,26 +111,29 @@ class AuditLog:
     def _write(self, line: bytes | None) -> None:
         """Write what waits, and then ``line``."""
         with self._lock:
+            if line is not None and not self._waiting:
+                self._write_batch(line, 1)
+                return
             lines, self._waiting = self._waiting, []
             waiting_bytes, self._waiting_bytes = self._waiting_bytes, 0
             if line is not None:
                 if waiting_bytes + len(line) > MAX_BATCH_BYTES:
                     with contextlib.suppress(AuditUnavailable):
-                        self._write_batch(lines)
+                        self._write_batch(b"".join(lines), len(lines))
                     lines = []
                 lines.append(line)
             if lines:
-                self._write_batch(lines)
+                self._write_batch(b"".join(lines), len(lines))
 
-    def _write_batch(self, lines: list[bytes]) -> None:
+    def _write_batch(self, batch: bytes, lines: int) -> None:
         try:
-            self._sink.write(b"".join(lines))
+            self._sink.write(batch)
         except AuditUnavailable:
-            self._report("failed", len(lines))
+            self._report("failed", lines)
             if self._failure == "fail_closed":
                 raise
         else:
-            self._report("written", len(lines))
+            self._report("written", lines)
 
     def reopen(self) -> None:
         """Follow the file's path before the next line (SIGHUP, after a log rotation)."""

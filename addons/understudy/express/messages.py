@@ -59,36 +59,34 @@ def make_flow(client: Client, server: Server, request: http.Request) -> http.HTT
 def make_request(head: RequestHead, *, tls: bool) -> http.Request:
     """The request of a clean head; its destination is for the stages to set."""
     request = http.Request.__new__(http.Request)
-    request.data = http.RequestData(
-        http_version=_VERSIONS[head.minor_version],
-        headers=make_headers(head.fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
-        host="",
-        port=0,
-        method=head.method.encode("ascii"),
-        scheme=b"https" if tls else b"http",
-        authority=b"",
-        path=head.path or head.target,
-    )
+    request.data = data = http.RequestData.__new__(http.RequestData)
+    data.http_version = _VERSIONS[head.minor_version]
+    data.headers = make_headers(head.fields)
+    data.content = None
+    data.trailers = None
+    data.timestamp_start = time.time()
+    data.timestamp_end = None
+    data.host = ""
+    data.port = 0
+    data.method = head.method.encode("ascii")
+    data.scheme = b"https" if tls else b"http"
+    data.authority = b""
+    data.path = head.path or head.target
     return request
 
 
 def make_response(status: int, reason: bytes, fields: Fields) -> http.Response:
     """A response whose body streams."""
     response = http.Response.__new__(http.Response)
-    response.data = http.ResponseData(
-        http_version=b"HTTP/1.1",
-        headers=make_headers(fields),
-        content=None,
-        trailers=None,
-        timestamp_start=time.time(),
-        timestamp_end=None,
-        status_code=status,
-        reason=reason,
-    )
+    response.data = data = http.ResponseData.__new__(http.ResponseData)
+    data.http_version = b"HTTP/1.1"
+    data.headers = make_headers(fields)
+    data.content = None
+    data.trailers = None
+    data.timestamp_start = time.time()
+    data.timestamp_end = None
+    data.status_code = status
+    data.reason = reason
     return response
 
 
@@ -137,7 +135,7 @@ def apply_filter(stream: object, data: bytes) -> list[bytes]:
     made = stream(data)
     if isinstance(made, bytes):
         return [made] if made else []
-    return [piece for piece in made if piece]
+    return [piece for piece in made if piece] if made else []
 
 
 def chunk(data: bytes) -> bytes:
