@@ -20,6 +20,8 @@ UMASK = 0o077
 KEY_LOG_VARIABLES = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 """Python, OpenSSL's users and mitmproxy write TLS session keys to the file that these name."""
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_LARGEST_PIECE_BYTES = 1 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -109,3 +111,10 @@ def settle_memory() -> None:
     """Collect what starting has left behind; the collector looks no more through what stays."""
     gc.collect()
     gc.freeze()
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        # Large pieces of bodies come and go: given back to the system each time, and zeroed by it
+        # when they are asked for again, they would take twice the time. glibc only.
+        if hasattr(library, "mallopt"):
+            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE_BYTES)
+            library.mallopt(_M_TRIM_THRESHOLD, 4 * _LARGEST_PIECE_BYTES)
