@@ -60,6 +60,7 @@ class Measurement:
 MEASUREMENTS = {
     "requests, 1 client": Measurement("requests", 1),
     "requests, 16 clients": Measurement("requests", 16),
+    "varied requests, 16 clients": Measurement("varied", 16),
     "new connections, 4 clients": Measurement("connections", 4),
     "resumed connections, 4 clients": Measurement("connections", 4, resumed=True),
     "download": Measurement("download", 1, GIGABYTE, share=2),

@@ -8,6 +8,7 @@ what it cost is in its result, beside what the subject used in the same seconds.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import resource
@@ -17,6 +18,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.benchmarks.processes import cpu_seconds, machine_seconds, memory
@@ -144,7 +146,25 @@ def receive(connection: ssl.SSLSocket) -> bytes:
 
 def run_requests(spec: Spec, context: ssl.SSLContext) -> Numbers:
     """POST on kept-alive connections, each as soon as its last answer is whole."""
-    request = message(spec)
+    return keep_asking(spec, context, itertools.repeat(message(spec)))
+
+
+def run_varied(spec: Spec, context: ssl.SSLContext) -> Numbers:
+    """As run_requests, but no two requests have the same head."""
+    return keep_asking(spec, context, varied_messages(spec))
+
+
+def varied_messages(spec: Spec) -> Iterator[bytes]:
+    """The message again and again, each time with another id and another length."""
+    before, _, behind = request_bytes(spec, "POST /v1/messages").rpartition(b"Content-Length: 0")
+    for number in itertools.count():
+        body = BODY[number % 1000 :]
+        head = b"%sX-Request-Id: %016x\r\nContent-Length: %d%s"
+        yield head % (before, number, len(body), behind) + body
+
+
+def keep_asking(spec: Spec, context: ssl.SSLContext, requests: Iterator[bytes]) -> Numbers:
+    """Send one request after another on every connection."""
     poll = select.epoll()
     connections = [connect(spec, context) for _ in range(spec.clients)]
     by_descriptor = {connection.fileno(): connection for connection in connections}
@@ -152,11 +172,11 @@ def run_requests(spec: Spec, context: ssl.SSLContext) -> Numbers:
     sent: dict[int, float] = {}
     latencies: list[float] = []
     for descriptor, connection in by_descriptor.items():
-        exchange(connection, request)
+        exchange(connection, next(requests))
         connection.setblocking(False)
         poll.register(descriptor, select.EPOLLIN)
         sent[descriptor] = time.perf_counter()
-        connection.send(request)
+        connection.send(next(requests))
     window = None
     now = begin = time.perf_counter()
     while window is None or now < begin + spec.seconds:
@@ -178,7 +198,7 @@ def run_requests(spec: Spec, context: ssl.SSLContext) -> Numbers:
             now = time.perf_counter()
             latencies.append(now - sent[descriptor])
             sent[descriptor] = now
-            connection.send(request)
+            connection.send(next(requests))
     return {**rate(latencies, window.close()), **spread(latencies)}
 
 
@@ -330,6 +350,7 @@ def spread(samples: list[float]) -> Numbers:
 
 RUNS = {
     "requests": run_requests,
+    "varied": run_varied,
     "connections": run_connections,
     "events": run_events,
     "download": run_download,

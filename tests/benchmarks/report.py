@@ -28,10 +28,13 @@ def result_rows(base: dict[str, Numbers]) -> dict[str, Cell]:
     """What is measured."""
     one = "requests, 1 client"
     many = "requests, 16 clients"
+    varied = "varied requests, 16 clients"
     return {
         "requests/s, 1 client": number(one, "per_second"),
         "requests/s, 16 clients": number(many, "per_second"),
         "processor time a request, 16 clients": number(many, "cpu_each", 1e6, " µs"),
+        "the same, every head another": number(varied, "per_second"),
+        "processor time of those": number(varied, "cpu_each", 1e6, " µs"),
         "latency p99, 16 clients": number(many, "p99", 1e3, " ms", 2),
         "added latency p50, 1 client": added(one, "p50", base),
         "added latency p99, 1 client": added(one, "p99", base),
