@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(CHANGES, max_size=5))
 def test_every_line_is_the_one_that_encode_gives(several: list[dict[str, object]]) -> None:
-    outline = Outline((), b"/")
+    outline = Outline((), b"/", lasts=True)
     for changes in [*several, *several]:
         exchange = make_exchange(outline=outline, **changes)
         assert decided_line(exchange) == encode(events.request_decided(exchange))

@@ -60,7 +60,9 @@ def test_a_request_is_what_mitmproxy_makes_of_the_same_values() -> None:
 
 
 def test_the_head_that_goes_up_is_the_flows_though_its_lines_are_kept() -> None:
-    head = HeadReader().read(HEAD, 64)
+    reader = HeadReader()
+    reader.read(HEAD, 64)
+    head = reader.read(HEAD, 64)
     assert head is not None
     of = exchange(head)
     request = make_request(head, tls=True)

@@ -28,7 +28,7 @@ def test_two_lengths_are_never_filled_in() -> None:
 
 
 def test_a_step_is_taken_again_for_another_basis_and_by_another_name() -> None:
-    outline = Outline((), b"/")
+    outline = Outline((), b"/", lasts=True)
     taken: list[str] = []
 
     def step(name: str) -> str:
@@ -43,7 +43,7 @@ def test_a_step_is_taken_again_for_another_basis_and_by_another_name() -> None:
 
 
 def test_a_step_that_fails_leaves_nothing() -> None:
-    outline = Outline((), b"/")
+    outline = Outline((), b"/", lasts=True)
 
     def fail() -> str:
         raise ValueError("no")
@@ -62,3 +62,12 @@ def test_the_lines_are_those_of_the_fields(
     for length in (7, 65536):
         expected = b"".join(b"%s: %s\r\n" % field for field in outline.fill(length))
         assert outline.lines(length) == expected
+
+
+def test_what_is_of_one_request_is_worked_out_for_that_alone() -> None:
+    outline = Outline((), b"/")
+    taken: list[str] = []
+    for _ in range(2):
+        outline.changed((), b"/").once("judge", (), lambda: taken.append("again"))
+        outline.once("judge", (), lambda: taken.append("again"))
+    assert len(taken) == 4

@@ -30,6 +30,7 @@ def decided_line(exchange: Exchange) -> bytes:
     outline, verdict = exchange.outline, exchange.verdict
     if (
         outline is None
+        or not outline.lasts
         or verdict is None
         or verdict.reason is not Reason.ALLOWED
         or exchange.refusal is not None

@@ -54,6 +54,7 @@ _REMEMBERED_LINE_BYTES = 256
 """Longer lines are read each time: memory is not for clients to fill."""
 _REMEMBERED_HEADS = 256
 _REMEMBERED_HEAD_BYTES = 4096
+_AWAITED_HEADS = 4096
 # As long as no placeholder is: none can be the number that is left out of an outline.
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,14})\r\n")
 
@@ -96,12 +97,14 @@ class HeadReader:
     """Reads heads as :func:`parse_head` does, and knows again those that it has read before.
 
     Two heads that differ in nothing but the number in Content-Length have one and the same
-    outline. Only clean heads are remembered, and only the latest ones.
+    outline. Only clean heads are remembered, only those that have come twice, and only the latest.
     """
 
     def __init__(self) -> None:
         self._max_headers = 0
         self._known: dict[bytes, RequestHead] = {}
+        self._came_once: set[int] = set()
+        """Hashes of heads that may come again."""
 
     def recall(self, raw: bytes, max_headers: int) -> RequestHead | None:
         """The head, if one like it was read before."""
@@ -118,17 +121,32 @@ class HeadReader:
         if max_headers != self._max_headers:
             self._known.clear()
             self._max_headers = max_headers
-        match = _LENGTH.search(raw) if len(raw) <= _REMEMBERED_HEAD_BYTES else None
+        if len(raw) > _REMEMBERED_HEAD_BYTES:
+            return parse_head(raw, max_headers)
+        match = _LENGTH.search(raw)
         alike = raw if match is None else _without_length(raw, match)
+        if not self._comes_again(alike):
+            return parse_head(raw, max_headers)
         head = parse_head(alike, max_headers)
-        if head is None or head.refusal is not None or len(raw) > _REMEMBERED_HEAD_BYTES:
+        if head is None or head.refusal is not None:
             return head if match is None else parse_head(raw, max_headers)
-        outline = Outline(head.fields, head.path, length_varies=match is not None)
+        varies = match is not None
+        outline = Outline(head.fields, head.path, lasts=True, length_varies=varies)
         head = head._replace(outline=outline)
         if len(self._known) >= _REMEMBERED_HEADS:
             self._known.clear()
         self._known[alike] = head
         return head if match is None else _with_length(head, int(match[1]))
+
+    def _comes_again(self, alike: bytes) -> bool:
+        mark = hash(alike)
+        if mark in self._came_once:
+            self._came_once.discard(mark)
+            return True
+        if len(self._came_once) >= _AWAITED_HEADS:
+            self._came_once.clear()
+        self._came_once.add(mark)
+        return False
 
 
 def _without_length(raw: bytes, match: re.Match[bytes]) -> bytes:

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 class Outline:
     """Header fields and target of a request.
 
-    ``length_varies``: the number in Content-Length is of no request; :meth:`fill` puts it in.
+    ``lasts``: other requests have it too, so what is worked out is kept. ``length_varies``: the
+    number in its Content-Length is of no request; :meth:`fill` puts that in.
     """
 
-    __slots__ = ("_known", "_length_at", "_lines", "fields", "target")
+    __slots__ = ("_known", "_length_at", "_lines", "fields", "lasts", "target")
 
-    def __init__(self, fields: Fields, target: bytes, *, length_varies: bool = False) -> None:
+    def __init__(
+        self, fields: Fields, target: bytes, *, lasts: bool = False, length_varies: bool = False
+    ) -> None:
+        self.lasts = lasts
         self.fields = fields
         self.target = target
         """Path and query."""
@@ -55,7 +59,7 @@ class Outline:
 
     def changed(self, fields: Fields, target: bytes) -> Outline:
         """The outline of what was made of fields and target."""
-        return Outline(fields, target, length_varies=self._length_at is not None)
+        return Outline(fields, target, lasts=self.lasts, length_varies=self._length_at is not None)
 
     def once[R](self, step: str, basis: tuple[object, ...], work_out: Callable[[], R]) -> R:
         """What ``work_out`` made of this outline and ``basis``, done again only for another basis.
@@ -63,6 +67,8 @@ class Outline:
         One result is kept for each step. What does not depend on outline and basis alone must not
         be in it.
         """
+        if not self.lasts:
+            return work_out()
         known = self._known.get(step)
         if known is not None and known[0] == basis:
             kept: R = known[1]
