@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -255,7 +256,7 @@ def _without_carrier(head: Head, carrier: Carrier) -> Head:
 
 def _readings(head: Head) -> bytes:
     """Everything that stands in ``head``, as sent and as servers decode it."""
-    text = b"\n".join((head.target, *(part for field in head.headers for part in field)))
+    text = b"\n".join([head.target, *chain.from_iterable(head.headers)])
     readings = [text]
     if b"basic" in text.lower():
         readings.extend(_lenient_base64(match[1]) for match in _BASIC.finditer(text))
