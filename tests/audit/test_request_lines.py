@@ -31,7 +31,7 @@ CHANGES = st.fixed_dictionaries(
             st.just("https"),
             st.just("a.example"),
             st.just(443),
-            st.text(max_size=3000),
+            st.text(max_size=3000) | st.just("/secret"),
         ),
         "verdict": st.sampled_from([None, ALLOWED, ALLOWED._replace(reason=Reason.DENIED_BY_RULE)]),
         "routed": st.none(),
@@ -44,6 +44,10 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+def hide(line: bytes) -> bytes:
+    return line.replace(b"secret", b"<hidden>")
+
+
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "now", lambda: "2026-01-01T00:00:00.000Z")
@@ -54,7 +58,7 @@ def test_every_line_is_the_one_that_encode_gives(several: list[dict[str, object]
     outline = Outline((), b"/", lasts=True)
     for changes in [*several, *several]:
         exchange = make_exchange(outline=outline, **changes)
-        assert decided_line(exchange) == encode(events.request_decided(exchange))
+        assert decided_line(exchange, hide) == hide(encode(events.request_decided(exchange)))
         for status, reason in ((200, None), (None, None), (502, Reason.UPSTREAM_FAILED)):
             line = finished_line(exchange, status=status, reason=reason, now=11.25)
             event = events.request_finished(exchange, status=status, reason=reason, now=11.25)

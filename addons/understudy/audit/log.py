@@ -80,18 +80,18 @@ class AuditLog:
 
     def write(self, event: Mapping[str, object]) -> None:
         """Write one event; raises AuditUnavailable with ``fail_closed``."""
-        self.write_line(encode(event))
+        self._write(self.redact(encode(event)))
 
     def write_line(self, line: bytes) -> None:
-        """Write one encoded event; as :meth:`write`."""
-        self._write(self._hide(line))
+        """Write one event that is encoded and redacted; as :meth:`write`."""
+        self._write(line)
 
     def write_line_soon(self, line: bytes) -> None:
         """Write an event that nothing waits for, together with the next one; raises nothing.
 
         It is written before any later event, and when this turn of the event loop ends. Only for
-        events without which the log is still complete, as a process that is killed may take them,
-        and which hold nothing that a client wrote: ``redact`` does not see them.
+        events without which the log is still complete, as a process that is killed may take them.
+        The line is redacted, or holds nothing that a client wrote.
         """
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
@@ -105,7 +105,8 @@ class AuditLog:
         with contextlib.suppress(AuditUnavailable):
             self._write(None)
 
-    def _hide(self, line: bytes) -> bytes:
+    def redact(self, line: bytes) -> bytes:
+        """The line as it may be written."""
         return line if self._redact is None else self._redact(line)
 
     def _write(self, line: bytes | None) -> None:

@@ -15,6 +15,8 @@ from understudy.audit.line import encode, escape, members
 from understudy.reasons import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from understudy.stages.exchange import Exchange
 
 _BEGIN = f'{{"{events.FIELD_SCHEMA}":"{events.SCHEMA}","{events.FIELD_TIME}":"'
@@ -25,8 +27,11 @@ _OF_EVERY_REQUEST = frozenset(
 )
 
 
-def decided_line(exchange: Exchange) -> bytes:
-    """The line of :func:`understudy.audit.events.request_decided`."""
+def decided_line(exchange: Exchange, redact: Callable[[bytes], bytes]) -> bytes:
+    """The line of :func:`understudy.audit.events.request_decided`, redacted.
+
+    What ``redact`` changes may depend on the policy, and on nothing that outlives it.
+    """
     outline, verdict = exchange.outline, exchange.verdict
     if (
         outline is None
@@ -36,9 +41,9 @@ def decided_line(exchange: Exchange) -> bytes:
         or exchange.refusal is not None
         or exchange.detail is not None
     ):
-        return encode(events.request_decided(exchange))
+        return redact(encode(events.request_decided(exchange)))
     basis = (exchange.policy, verdict, exchange.target, exchange.routed, exchange.swapped)
-    to_client, behind = outline.once("decided", basis, lambda: _repeating(exchange))
+    to_client, behind = outline.once("decided", basis, lambda: _repeating(exchange, redact))
     return (
         f"{_BEGIN}{events.now()}{_DECIDED}{exchange.request_id}"
         f'",{to_client},"{events.FIELD_CLIENT}":{{"{events.FIELD_ADDRESS}":'
@@ -79,7 +84,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{microseconds // 1000}.{microseconds % 1000:03d}"
 
 
-def _repeating(exchange: Exchange) -> tuple[str, str]:
+def _repeating(exchange: Exchange, redact: Callable[[bytes], bytes]) -> tuple[str, str]:
     """What stands between the request id and the client, and behind the client."""
     event = events.request_decided(exchange)
     rest = {name: value for name, value in event.items() if name not in _OF_EVERY_REQUEST}
@@ -89,4 +94,5 @@ def _repeating(exchange: Exchange) -> tuple[str, str]:
         for name, value in rest.items()
         if name not in before and name != events.FIELD_CLIENT
     }
-    return members(before), members(behind)
+    to_client, behind_client = (redact(members(part).encode()) for part in (before, behind))
+    return to_client.decode(), behind_client.decode()

@@ -151,6 +151,8 @@ class Scrubber:
 
     def _is_seen(self, data: bytes) -> bool:
         forms = self._forms
+        if len(data) < _GRAM:
+            return False
         if len(data) <= _SHORT_BYTES and forms.stride >= _MIN_STRIDE:
             # A form that stands anywhere holds at least one of the samples.
             samples = [data[at : at + _GRAM] for at in range(0, len(data), forms.stride)]

@@ -163,7 +163,7 @@ class Transfer:
             raise Broken("no decided destination", Reason.INTERNAL_ERROR)
         named = exchange.verdict.connection if exchange.verdict else None
         destination = Destination(
-            request.scheme,
+            "https" if request.data.scheme == b"https" else "http",
             host,
             port,
             named.name if named and exchange.swapped else None,

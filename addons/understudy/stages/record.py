@@ -117,7 +117,7 @@ class Recorder:
         exchange.decided = True
         exchange.decided_at = time.perf_counter()
         try:
-            self._audit.write_line(decided_line(exchange))
+            self._audit.write_line(decided_line(exchange, self._audit.redact))
         except AuditUnavailable:
             exchange.refuse(Reason.AUDIT_UNAVAILABLE)
         verdict, refusal = exchange.verdict, exchange.refusal

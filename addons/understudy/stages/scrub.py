@@ -77,11 +77,11 @@ class Scrub:
         clean_head(exchange, response)
         scrubber = exchange.scrubber
         if not scrubber:
-            if not flow.request.is_http11:
+            if not exchange.head.minor_version:
                 # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
                 response.headers.fields = without(response.headers.fields, _TRANSFER)
             return
-        if flow.request.method == "HEAD" or response.status_code in _BODYLESS:
+        if exchange.head.method == "HEAD" or response.status_code in _BODYLESS:
             return
         if response.status_code == _PARTIAL_CONTENT:
             # A secret that is cut in two by the parts would not be recognised in either.
@@ -93,7 +93,7 @@ class Scrub:
         if decoder is None or transfer not in _TRANSFER_CODINGS:
             _refuse(flow, exchange, "the upstream used an encoding not asked for")
             return
-        _frame_as_stream(flow, kept)
+        _frame_as_stream(exchange, response, kept)
         response.stream = _clean_body(flow, scrubber, decoder)
 
     def _switch(self, flow: http.HTTPFlow, exchange: Exchange, response: http.Response) -> None:
@@ -152,11 +152,9 @@ def _refuse(
         flow.kill()
 
 
-def _frame_as_stream(flow: http.HTTPFlow, fields: Fields) -> None:
+def _frame_as_stream(exchange: Exchange, response: http.Response, fields: Fields) -> None:
     """A cleaned body may have another length: chunked for HTTP/1.1, until close for 1.0."""
-    response = flow.response
-    assert response is not None
-    if flow.request.is_http11:
+    if exchange.head.minor_version:
         fields = (*fields, (b"Transfer-Encoding", b"chunked"))
         response.data.http_version = b"HTTP/1.1"
     response.headers.fields = fields

@@ -44,6 +44,8 @@ def decoder_of(content_encoding: str) -> Decoder | None:
 
     None for any other, and for several.
     """
+    if not content_encoding:
+        return _Identity()
     names = [name.strip().lower() for name in content_encoding.split(",")]
     codings = [name for name in names if name not in ("", "identity")]
     if not codings:

@@ -155,7 +155,8 @@ def _without_length(raw: bytes, match: re.Match[bytes]) -> bytes:
 
 def _with_length(head: RequestHead, length: int) -> RequestHead:
     assert head.outline is not None
-    return RequestHead._make((*head[:_CONSTANT], length, head.outline.fill(length)))
+    values = (*head[:_CONSTANT], length, head.outline.fill(length))
+    return tuple.__new__(RequestHead, values)
 
 
 _CONSTANT = RequestHead._fields.index("content_length")
