@@ -59,6 +59,29 @@ def test_a_file_system_that_tells_of_no_change_is_looked_at_again_and_again(
     proxy.wait_for_events("policy.loaded", 2)
 
 
+def test_a_connection_that_rests_during_a_reload_has_the_new_budgets_with_its_next_request(
+    start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
+) -> None:
+    good = start_upstream("good.example")
+    policy = {"allow": [{"name": "good", "hosts": ["good.example"]}]}
+    proxy = start_proxy(policy, upstreams=[good])
+    document = yaml.safe_load(proxy.policy_file.read_text())
+    fields = "".join(f"\r\nX-{number}: y" for number in range(10))
+    head = f"GET / HTTP/1.1\r\nHost: good.example{fields}"
+    with proxy.tunnel("good.example") as wire:
+        for _ in range(3):  # known by now
+            assert wire.request(head).status == 200
+        proxy.write_policy(document | {"limits": {"max_headers": 8}})
+        proxy.wait_for_events("policy.loaded", 2)
+        refused = wire.request(head)
+    assert (refused.status, refused.reason) == (431, "header_too_large")
+    assert len(good.requests) == 3
+    decided = proxy.wait_for_events("request.decided", 4)
+    assert [line["verdict"] for line in decided] == ["allow"] * 3 + ["deny"]
+    with proxy.tunnel("good.example") as wire:
+        assert wire.request("GET / HTTP/1.1\r\nHost: good.example").status == 200
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_our_own_ca_among_the_upstreams_roots_is_refused(
     start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy], when: str

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from understudy.credentials.shapes import DEFAULT_SHAPE, PlaceholderShape
 from understudy.providers.preset import provider_presets
@@ -45,6 +45,10 @@ class Placeholders(Mapping[str, str]):
 
     def __getitem__(self, connection: str) -> str:
         return self._by_connection[connection]
+
+    def get(self, connection: str, default: Any = None) -> Any:
+        """The connection's placeholder, or the default."""
+        return self._by_connection.get(connection, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_connection)

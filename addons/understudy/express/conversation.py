@@ -109,10 +109,10 @@ class Conversation:
 
     async def _read_head(self) -> RequestHead | None:
         """The next request head; None where there is none to come."""
-        stream, limits = self.stream, self.limits
+        stream = self.stream
         if not stream.received and not await stream.wait():
             return None
-        received = stream.received
+        received, limits = stream.received, self.limits  # not those of before the wait
         end = received.find(b"\r\n\r\n") + 4
         if 3 < end <= limits.max_header_bytes:  # noqa: PLR2004 - found
             head = self.express.heads.recall(bytes(received[:end]), limits.max_headers)
@@ -122,7 +122,7 @@ class Conversation:
         raw = await self._read_raw_head()
         if raw is None:
             return None
-        head = self.express.heads.read(raw, limits.max_headers)
+        head = self.express.heads.read(raw, self.limits.max_headers)
         if head is None:
             self.session.head = None
             await self._reject(Reason.NOT_HTTP)

@@ -97,7 +97,7 @@ class Download:
 
     async def _read_head(self) -> http.Response:
         """The next head; the clock runs from the end of the request, and it may come before."""
-        seconds = self._transfer.conversation.limits.first_byte_timeout_seconds
+        seconds = self._transfer.limits.first_byte_timeout_seconds
         pump = self._upload.pump
         try:
             if pump is None or pump.done():

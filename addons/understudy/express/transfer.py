@@ -44,6 +44,7 @@ class Transfer:
         self.express = conversation.express
         self.client = conversation.stream
         self.head = head
+        self.limits = conversation.limits
         self.body = RequestBody(conversation.stream, head)
         self.flow = make_flow(
             conversation.client,
@@ -58,7 +59,7 @@ class Transfer:
 
     async def run(self) -> bool:
         """Do all of it, within the time that a request may take."""
-        seconds = self.conversation.limits.max_stream_seconds
+        seconds = self.limits.max_stream_seconds
         outbox = self.express.outbox
         outbox.requests += 1
         try:

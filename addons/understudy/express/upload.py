@@ -22,7 +22,7 @@ class Upload:
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
         self._flow = transfer.flow
-        self._body_limit = transfer.conversation.limits.max_request_body_bytes
+        self._body_limit = transfer.limits.max_request_body_bytes
         self._body_bytes = 0
         self._first = b""
         self._streams = bool(transfer.flow.request.stream)

@@ -116,6 +116,8 @@ def guard(
     """What may come back of these connections' secrets, as they were read last."""
     guarded: dict[str, Guarded] = {}
     for connection in connections:
+        if connection.name in guarded:
+            continue
         secret = resolver.last_known(connection)
         placeholder = placeholders.current.get(connection.name)
         if secret is not None and placeholder is not None:
