@@ -34,15 +34,20 @@ class Outbox:
     def __init__(self) -> None:
         self.requests = 0
         """How many requests are in progress."""
+        self.woken = 0
+        """How many have something to read, in this turn, and have not gone on yet."""
         self._waiting: list[Stream] = []
 
     def hold(self, stream: Stream) -> None:
-        """Send what the stream has written, soon."""
+        """Send what the stream has written once all that were woken wait again; soon anyway."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self.send)
         self._waiting.append(stream)
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send everything."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         for stream in waiting:
             stream.send()
@@ -67,6 +72,8 @@ class Stream(asyncio.Protocol):
         self.cut = False
         """The end came unannounced: a reset, or TCP's end where TLS had not ended."""
         self._waiter: asyncio.Future[None] | None = None
+        self._is_woken = False
+        """The waiter is about to go on."""
         self._deadline: float | None = None
         """Until when the waiter waits, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
@@ -148,14 +155,26 @@ class Stream(asyncio.Protocol):
         if self.ended:
             return False
         before = len(self.received)
-        self._waiter = self._loop.create_future()
         if timeout_seconds:
             self._wait_until(self._loop.time() + timeout_seconds)
         try:
+            await self._await_news()
+        finally:
+            self._deadline = None
+        return len(self.received) > before or not self.ended
+
+    async def _await_news(self) -> None:
+        outbox = self._outbox
+        if not outbox.woken:
+            outbox.send()
+        self._waiter = self._loop.create_future()
+        try:
             await self._waiter
         finally:
-            self._waiter = self._deadline = None
-        return len(self.received) > before or not self.ended
+            self._waiter = None
+            if self._is_woken:
+                self._is_woken = False
+                outbox.woken -= 1
 
     def _wait_until(self, deadline: float) -> None:
         self._deadline = deadline
@@ -241,11 +260,7 @@ class Stream(asyncio.Protocol):
     async def wait_closed(self) -> None:
         """Wait until everything is written and the connection is gone."""
         while not self.failed:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._await_news()
 
     def close(self) -> None:
         """Close once everything is written."""
@@ -311,3 +326,6 @@ class Stream(asyncio.Protocol):
             on_end()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            if not self._is_woken:
+                self._is_woken = True
+                self._outbox.woken += 1
