@@ -44,6 +44,7 @@ async def pour(_: Received, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(PIECE)
         await writer.drain()
+        await asyncio.sleep(0)  # drain may return at once, for ever, where the reader is gone
 
 
 async def drip(_: Received, writer: asyncio.StreamWriter) -> None:
