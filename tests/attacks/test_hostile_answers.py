@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from tests.support.client import Wire
 from tests.support.scene import Scene
-from tests.support.upstream import Conversation, Received, Upstream, answer
+from tests.support.upstream import Conversation, Received, Upstream, answer, open_connections_to
 
 POLICY = {"allow": [{"name": "good", "hosts": ["good.example"]}]}
 # mitmproxy keeps no connection for another client, and relays what its own parser takes.
@@ -120,10 +120,11 @@ def test_bytes_on_a_connection_that_rests_end_it(play: Start) -> None:
     _, got = ask(scene)
     assert got.endswith(b"\r\n\r\nok")
     good.soon(arrived.set)
+    # Asked again before the bytes are there, the upstream would have answered with them.
+    scene.proxy.wait_until(lambda: open_connections_to(good.port) == 0)
     for _ in range(3):
         _, got = ask(scene)
-        assert got.endswith(b"\r\n\r\nok") or b"upstream_failed" in got, got
-        assert b"forged" not in got, got
+        assert got.endswith(b"\r\n\r\nok"), got
 
 
 @pytest.mark.attack("hostile answer")
