@@ -17,7 +17,8 @@ import trustme
 from tests.support.client import REFUSED, Wire, client_hello
 from tests.support.scene import Scene
 
-from understudy.express.stream import Outbox, Stream
+from understudy.express.outbox import Outbox
+from understudy.express.stream import Stream
 
 HOST = "good.example"
 

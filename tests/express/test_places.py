@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from mitmproxy.connection import Server
 
 from understudy.express.broken import Broken
+from understudy.express.outbox import Outbox
 from understudy.express.places import Place, Slot
 from understudy.express.pool import Destination, Pool, Upstream
-from understudy.express.stream import Outbox
 
 FOR_EVER_SECONDS = 1e6
 ACTIONS = ["come", "come", "open", "open", "answer", "answer"]

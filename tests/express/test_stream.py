@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from understudy.express.stream import Outbox, Stream
+from understudy.express.outbox import Outbox
+from understudy.express.stream import Stream
 
 Log = list[tuple[str, str, bytes]]
 """("go" or "sent", name of the connection, bytes), as it happened."""
@@ -74,17 +75,19 @@ class Place:
         assert self.outbox.woken == 0
 
 
-def test_bytes_of_several_requests_leave_together_in_the_turn_in_which_they_came() -> None:
-    async def run() -> Log:
-        place = Place(requests=2)
-        one, two = await place.echo("one"), await place.echo("two")
-        one.data_received(b"1")
-        two.data_received(b"2")
-        await asyncio.sleep(0)
-        await place.end()
-        return place.log
+async def send_back(requests: int) -> Log:
+    """Two connections that have something to read in one turn of the loop."""
+    place = Place(requests)
+    one, two = await place.echo("one"), await place.echo("two")
+    one.data_received(b"1")
+    two.data_received(b"2")
+    await asyncio.sleep(0)
+    await place.end()
+    return place.log
 
-    assert asyncio.run(run()) == [
+
+def test_bytes_of_several_requests_leave_together_in_the_turn_in_which_they_came() -> None:
+    assert asyncio.run(send_back(requests=2)) == [
         ("go", "one", b"1"),
         ("go", "two", b"2"),
         ("sent", "one", b"1"),
@@ -93,16 +96,8 @@ def test_bytes_of_several_requests_leave_together_in_the_turn_in_which_they_came
 
 
 def test_a_request_on_its_own_waits_for_nobody() -> None:
-    async def run() -> Log:
-        place = Place(requests=1)
-        one, two = await place.echo("one"), await place.echo("two")
-        one.data_received(b"1")
-        two.data_received(b"2")
-        await asyncio.sleep(0)
-        await place.end()
-        return place.log
-
-    assert [what for what, _, _ in asyncio.run(run())] == ["go", "sent", "go", "sent"]
+    log = asyncio.run(send_back(requests=1))
+    assert [what for what, _, _ in log] == ["go", "sent", "go", "sent"]
 
 
 def test_what_one_writes_leaves_though_another_never_waits_again() -> None:

@@ -158,10 +158,10 @@ def request_finished(
     event[FIELD_BYTES_RECEIVED] = exchange.bytes_received
     if exchange.scrubber is not None and exchange.scrubber.found:
         event[FIELD_REFLECTED] = sum(exchange.scrubber.found.values())
-    event[FIELD_DURATION_MS] = to_milliseconds(now - started)
+    event[FIELD_DURATION_MS] = _milliseconds(now - started)
     if exchange.first_byte_at:
-        event[FIELD_FIRST_BYTE_MS] = to_milliseconds(exchange.first_byte_at - started)
-    event[FIELD_OVERHEAD_MS] = to_milliseconds(exchange.decided_at - started)
+        event[FIELD_FIRST_BYTE_MS] = _milliseconds(exchange.first_byte_at - started)
+    event[FIELD_OVERHEAD_MS] = _milliseconds(exchange.decided_at - started)
     return event
 
 
@@ -326,8 +326,7 @@ def _write_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def to_milliseconds(seconds: float) -> float:
-    """A span as the audit writes it."""
+def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 

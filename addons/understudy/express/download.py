@@ -14,7 +14,7 @@ from understudy.express.messages import (
     make_headers,
     response_head,
 )
-from understudy.express.response import BadResponseError, ResponseReader
+from understudy.express.response import BODYLESS, FRAMING, BadResponseError, ResponseReader
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
 from understudy.stages.record import CLIENT_DISCONNECTED
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from understudy.express.transfer import Transfer
     from understudy.express.upload import Upload
 
-_BODYLESS = frozenset({204, 304})
 _FIRST_FINAL_STATUS = 200
 _NO_CONTENT = 204
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _CLOSE = (b"Connection", b"close")
@@ -91,7 +89,7 @@ class Download:
             if not self._transfer.head.minor_version:
                 continue  # RFC 9110 15.2: HTTP/1.0 knows no interim responses
             clean_head(self._transfer.exchange(), response)
-            fields = without(response.data.headers.fields, _HOP_BY_HOP | _FRAMING)
+            fields = without(response.data.headers.fields, _HOP_BY_HOP | FRAMING)
             response.data.headers = make_headers(fields)
             self._client.write(response_head(response))
 
@@ -113,7 +111,7 @@ class Download:
 
     async def _relay(self, response: http.Response) -> bool:
         transfer, reader, client = self._transfer, self._reader, self._client
-        bodyless = transfer.head.method == "HEAD" or response.data.status_code in _BODYLESS
+        bodyless = transfer.head.method == "HEAD" or response.data.status_code in BODYLESS
         chunked = self._frame(response, bodyless=bodyless)
         pending = response_head(response)
         if not bodyless and not reader.has_more():
@@ -166,7 +164,7 @@ class Download:
             name = field[0].lower()
             if name in _HOP_BY_HOP:
                 continue
-            if name in _FRAMING and response.data.status_code == _NO_CONTENT:
+            if name in FRAMING and response.data.status_code == _NO_CONTENT:
                 continue
             if name == b"transfer-encoding":
                 if chunked or field[1].lower() != b"chunked":

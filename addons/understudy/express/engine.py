@@ -18,8 +18,9 @@ from understudy.engine.ports import cannot_listen
 from understudy.express.commands import Commands
 from understudy.express.contexts import ServerContexts, upstream_context
 from understudy.express.conversation import Conversation
+from understudy.express.outbox import Outbox
 from understudy.express.pool import Pool
-from understudy.express.stream import Outbox, Stream
+from understudy.express.stream import Stream
 from understudy.policy.model import Limits
 from understudy.wire.head import HeadReader
 

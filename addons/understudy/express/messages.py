@@ -135,7 +135,7 @@ def apply_filter(stream: object, data: bytes) -> list[bytes]:
     made = stream(data)
     if isinstance(made, bytes):
         return [made] if made else []
-    return [piece for piece in made if piece] if made else []
+    return [piece for piece in made if piece]
 
 
 def chunk(data: bytes) -> bytes:

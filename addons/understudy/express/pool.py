@@ -16,13 +16,14 @@ from mitmproxy.connection import ConnectionState, Server
 
 from understudy.express.contexts import upstream_context
 from understudy.express.places import Place, Slot, await_turn
-from understudy.express.stream import Outbox, Stream
+from understudy.express.stream import Stream
 from understudy.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from understudy.engine.dialer import DialPlan
+    from understudy.express.outbox import Outbox
     from understudy.policy.model import Policy
 
 IDLE_SECONDS = 30.0

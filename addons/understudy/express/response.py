@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 1 << 18
 """The most that may come without a byte of a body in it: heads, and later trailers."""
 _REASON = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_BODYLESS = frozenset({204, 304})
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+BODYLESS = frozenset({204, 304})
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _FINAL_STATUS = 200
 _SWITCHING_PROTOCOLS = 101
 
@@ -144,8 +144,8 @@ class ResponseReader:
             return
         self._has_head = True
         self._keep_alive = self._parser.should_keep_alive()
-        framing = {name.lower() for name, _ in self._headers} & _FRAMING
-        bodyless = self._head_request or self._status in _BODYLESS
+        framing = {name.lower() for name, _ in self._headers} & FRAMING
+        bodyless = self._head_request or self._status in BODYLESS
         self._until_close = not bodyless and not framing
         if bodyless and framing:
             # A server that sends the body all the same would answer the next request with it.

@@ -110,11 +110,9 @@ class HeadReader:
         """The head, if one like it was read before."""
         if max_headers != self._max_headers:
             return None
-        match = _LENGTH.search(raw)
-        if match is None:
-            return self._known.get(raw)
-        known = self._known.get(_without_length(raw, match))
-        return None if known is None else _with_length(known, int(match[1]))
+        alike, length = _without_length(raw)
+        known = self._known.get(alike)
+        return None if known is None else _with_length(known, length)
 
     def read(self, raw: bytes, max_headers: int) -> RequestHead | None:
         """As :func:`parse_head`."""
@@ -123,20 +121,17 @@ class HeadReader:
             self._max_headers = max_headers
         if len(raw) > _REMEMBERED_HEAD_BYTES:
             return parse_head(raw, max_headers)
-        match = _LENGTH.search(raw)
-        alike = raw if match is None else _without_length(raw, match)
-        if not self._comes_again(alike):
-            return parse_head(raw, max_headers)
-        head = parse_head(alike, max_headers)
+        alike, length = _without_length(raw)
+        head = parse_head(alike, max_headers) if self._comes_again(alike) else None
         if head is None or head.refusal is not None:
-            return head if match is None else parse_head(raw, max_headers)
-        varies = match is not None
+            return parse_head(raw, max_headers)
+        varies = length is not None
         outline = Outline(head.fields, head.path, lasts=True, length_varies=varies)
         head = head._replace(outline=outline)
         if len(self._known) >= _REMEMBERED_HEADS:
             self._known.clear()
         self._known[alike] = head
-        return head if match is None else _with_length(head, int(match[1]))
+        return _with_length(head, length)
 
     def _comes_again(self, alike: bytes) -> bool:
         mark = hash(alike)
@@ -149,11 +144,17 @@ class HeadReader:
         return False
 
 
-def _without_length(raw: bytes, match: re.Match[bytes]) -> bytes:
-    return b"%s1%s" % (raw[: match.start(1)], raw[match.end(1) :])
+def _without_length(raw: bytes) -> tuple[bytes, int | None]:
+    """What heads that differ in their length alone have in common, and this one's length."""
+    match = _LENGTH.search(raw)
+    if match is None:
+        return raw, None
+    return b"%s1%s" % (raw[: match.start(1)], raw[match.end(1) :]), int(match[1])
 
 
-def _with_length(head: RequestHead, length: int) -> RequestHead:
+def _with_length(head: RequestHead, length: int | None) -> RequestHead:
+    if length is None:
+        return head
     assert head.outline is not None
     values = (*head[:_CONSTANT], length, head.outline.fill(length))
     return tuple.__new__(RequestHead, values)
