@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.audit.exchanges import make_exchange, make_head, make_policy
@@ -16,7 +14,6 @@ from understudy.policy.problems import Problem
 from understudy.reasons import Reason
 
 ROOT = Path(__file__).parents[2]
-ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 
 
 def written(event) -> dict:
@@ -249,20 +246,6 @@ def test_the_proxy_says_when_it_comes_and_goes():
 
     assert without_time(ready)["proxy"] == "127.0.0.1:9080"
     assert without_time(events.proxy_stopped(uptime_seconds=1.23456))["uptime_seconds"] == 1.235
-
-
-def test_request_ids_are_ulids_that_sort_by_time(monkeypatch):
-    ids = [events.new_request_id() for _ in range(1000)]
-    assert all(ULID.match(one) for one in ids)
-    assert len(set(ids)) == 1000
-
-    now = 1_700_000_000_000_000_000
-    monkeypatch.setattr(events, "time", SimpleNamespace(time_ns=lambda: now))
-    earlier = events.new_request_id()
-    now += 1_000_000
-    later = events.new_request_id()
-    assert earlier < later
-    assert earlier[:10] == "01HF7YAT00"
 
 
 def test_the_docs_name_every_event_and_every_field():

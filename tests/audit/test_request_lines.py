@@ -73,8 +73,3 @@ def test_reflections_are_in_the_line() -> None:
     exchange = replace(make_exchange(), scrubber=scrubber, first_byte_at=10.5)
     line = finished_line(exchange, status=200, reason=None, now=11.0)
     assert b'"reflected":2' in line
-
-
-def test_request_ids_are_drawn_together_and_never_twice() -> None:
-    ids = [events.new_request_id() for _ in range(1000)]
-    assert len({request_id[10:] for request_id in ids}) == len(ids)

@@ -16,7 +16,7 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from understudy.audit.events import new_request_id
+from understudy.audit.request_id import new_request_id
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import denial_of

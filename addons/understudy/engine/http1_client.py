@@ -24,7 +24,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 
-from understudy.audit.events import new_request_id
+from understudy.audit.request_id import new_request_id
 from understudy.engine.deadline import Deadline
 from understudy.engine.writes import MergedWrites
 from understudy.policy.model import Limits

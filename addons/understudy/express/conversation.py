@@ -13,7 +13,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
 
-from understudy.audit.events import new_request_id
+from understudy.audit.request_id import new_request_id
 from understudy.authority.pair import AuthorityError
 from understudy.express.hello import read_hello
 from understudy.express.messages import make_flow, make_request, write_response

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from understudy.audit.events import new_request_id
+from understudy.audit.request_id import new_request_id
 
 if TYPE_CHECKING:
     from mitmproxy import http

@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from understudy.audit import events
-from understudy.audit.events import new_request_id
 from understudy.audit.log import AuditUnavailable
+from understudy.audit.request_id import new_request_id
 from understudy.audit.request_lines import decided_line, finished_line
 from understudy.reasons import Reason
 from understudy.stages.exchange import Exchange, exchange_of, find_exchange

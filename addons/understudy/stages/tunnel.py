@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from understudy.audit.events import UNUSED_TUNNEL, new_request_id
+from understudy.audit.events import UNUSED_TUNNEL
+from understudy.audit.request_id import new_request_id
 from understudy.policy.decide import decide_tunnel
 from understudy.policy.hosts import HostError, canonical_host, parse_authority
 from understudy.reasons import Reason
