@@ -6,7 +6,7 @@ import base64
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import httptools
 from tests.fuzz.nginx import Nginx, run_nginx
 
 ANSWERED = 204
+FRAMING = ("content-length", "transfer-encoding", "host")
+"""Told in another way by one parser or the other: as the body, or as the host."""
 HERE = Path(__file__).parent / "parsers"
 
 
@@ -27,6 +29,8 @@ class Seen:
     target: str
     host: str
     body: bytes
+    fields: tuple[tuple[str, str], ...] | None = ()
+    """Names in lower case and values, sorted, without what frames the body; None: not told."""
 
 
 class MisreadError(Exception):
@@ -34,6 +38,12 @@ class MisreadError(Exception):
 
 
 Parser = Callable[[bytes], list[Seen]]
+
+
+def comparable(fields: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    """Header fields as :class:`Seen` has them."""
+    pairs = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields)
+    return tuple(sorted(pair for pair in pairs if pair[0] not in FRAMING))
 
 
 def parse_with_h11(raw: bytes) -> list[Seen]:
@@ -49,9 +59,9 @@ def parse_with_h11(raw: bytes) -> list[Seen]:
             if not isinstance(event, h11.EndOfMessage):
                 raise MisreadError(repr(event))
             host = dict(request.headers).get(b"host", b"")
-            seen.append(
-                Seen(request.method.decode(), request.target.decode("latin-1"), host.decode(), body)
-            )
+            target = request.target.decode("latin-1")
+            fields = comparable(request.headers)
+            seen.append(Seen(request.method.decode(), target, host.decode(), body, fields))
             connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
             if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
@@ -72,11 +82,13 @@ class _Collect:
 
     def on_message_begin(self) -> None:
         self.target, self.host, self.body = b"", b"", b""
+        self.fields: list[tuple[bytes, bytes]] = []
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
         if name.lower() == b"host":
             self.host = value
 
@@ -90,6 +102,7 @@ class _Collect:
                 self.target.decode("latin-1"),
                 self.host.decode(),
                 self.body,
+                comparable(self.fields),
             )
         )
 
@@ -110,16 +123,25 @@ def _ask(process: subprocess.Popen[bytes], raw: bytes) -> list[Seen]:
     process.stdin.write(base64.b64encode(raw) + b"\n")
     process.stdin.flush()
     seen = json.loads(process.stdout.readline())
-    if any(len(request) != 4 for request in seen):
+    if any(len(request) == 1 for request in seen):
         raise MisreadError(str(seen))
-    return [Seen(m, t, h, base64.b64decode(body)) for m, t, h, body in seen]
+    return [
+        Seen(
+            m,
+            t,
+            h,
+            base64.b64decode(body),
+            comparable((n.encode("latin-1"), v.encode("latin-1")) for n, v in fields),
+        )
+        for m, t, h, body, fields in seen
+    ]
 
 
 def _ask_nginx(nginx: Nginx, raw: bytes) -> list[Seen]:
     answers = nginx.ask(raw)
     if any(status != ANSWERED for status, _ in answers):
         raise MisreadError(str(answers))
-    return [Seen(m, t, h, body.encode("latin-1")) for _, (m, t, h, body) in answers]
+    return [Seen(m, t, h, body.encode("latin-1"), None) for _, (m, t, h, body) in answers]
 
 
 @contextmanager

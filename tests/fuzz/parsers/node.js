@@ -12,8 +12,10 @@ function parse(raw, done) {
     const parts = [];
     request.on('data', (part) => parts.push(part));
     request.on('end', () => {
+      const raw = request.rawHeaders;
+      const fields = raw.filter((_, i) => i % 2 === 0).map((name, i) => [name, raw[2 * i + 1]]);
       seen.push([request.method, request.url, request.headers.host || '',
-        Buffer.concat(parts).toString('base64')]);
+        Buffer.concat(parts).toString('base64'), fields]);
       response.end();
       if (request.url === '/sentinel') finish();
     });

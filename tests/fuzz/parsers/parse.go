@@ -12,8 +12,17 @@ import (
 	"os"
 )
 
-func parse(raw []byte) [][]string {
-	seen := [][]string{}
+// One character for each byte, as JSON has no bytes.
+func text(value string) string {
+	characters := []rune{}
+	for _, b := range []byte(value) {
+		characters = append(characters, rune(b))
+	}
+	return string(characters)
+}
+
+func parse(raw []byte) [][]any {
+	seen := [][]any{}
 	reader := bufio.NewReader(bytes.NewReader(raw))
 	for {
 		request, err := http.ReadRequest(reader)
@@ -21,14 +30,20 @@ func parse(raw []byte) [][]string {
 			return seen
 		}
 		if err != nil {
-			return append(seen, []string{err.Error()})
+			return append(seen, []any{err.Error()})
 		}
 		body, err := io.ReadAll(request.Body)
 		if err != nil {
-			return append(seen, []string{err.Error()})
+			return append(seen, []any{err.Error()})
 		}
 		encoded := base64.StdEncoding.EncodeToString(body)
-		seen = append(seen, []string{request.Method, request.RequestURI, request.Host, encoded})
+		fields := [][]string{}
+		for name, values := range request.Header {
+			for _, value := range values {
+				fields = append(fields, []string{name, text(value)})
+			}
+		}
+		seen = append(seen, []any{request.Method, request.RequestURI, request.Host, encoded, fields})
 	}
 }
 
