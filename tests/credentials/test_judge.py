@@ -28,7 +28,12 @@ from tests.credentials.samples import (
 
 from understudy.credentials.carriers import Carrier, Head
 from understudy.credentials.judge import Plan, apply, inspect, judge
-from understudy.credentials.names import CREDENTIAL_HEADERS, CREDENTIAL_QUERIES
+from understudy.credentials.names import (
+    CREDENTIAL_HEADERS,
+    CREDENTIAL_QUERIES,
+    cookies_in,
+    credentials_in,
+)
 from understudy.credentials.secret import Secret
 from understudy.policy.model import Connection, Verdict
 from understudy.reasons import Reason
@@ -62,6 +67,8 @@ def carry_out(subject: Head, decided: Connection, **options: Carrier) -> Head:
 def basic_raw(raw: bytes) -> str:
     return "Basic " + base64.b64encode(raw).decode()
 
+
+URL_SAFE_BASIC = basic("\xfb\xff\xfe", OTHER_P).replace("+", "-").replace("/", "_")
 
 # -- what is swapped
 
@@ -119,6 +126,11 @@ REFUSED: list[tuple[str, Head, Reason | set[Reason]]] = [
     (
         "percent-encoded twice",
         head(target="/v1?a=" + quote("".join(f"%{ord(c):02X}" for c in P))),
+        Reason.PLACEHOLDER_MISPLACED,
+    ),
+    (
+        "percent-encoded three times",
+        head(target="/v1?a=" + quote(quote("".join(f"%{ord(c):02X}" for c in P)))),
         Reason.PLACEHOLDER_MISPLACED,
     ),
     ("with a prefix", head(("x-api-key", f"x{P}")), Reason.PLACEHOLDER_MISPLACED),
@@ -236,6 +248,11 @@ REFUSED: list[tuple[str, Head, Reason | set[Reason]]] = [
     ("a name with brackets", head(target=f"/v1?api_key[]={FOREIGN}"), Reason.FOREIGN_CREDENTIAL),
     ("a name in capitals", head(target=f"/v1?API_KEY={FOREIGN}"), Reason.FOREIGN_CREDENTIAL),
     (
+        "two own keys in one parameter",
+        head(target=f"/v1?api_key={FOREIGN}&api_key={FOREIGN}"),
+        Reason.AMBIGUOUS_CREDENTIAL,
+    ),
+    (
         "two own keys in one header",
         head(("x-api-key", FOREIGN), ("x-api-key", FOREIGN)),
         Reason.AMBIGUOUS_CREDENTIAL,
@@ -250,6 +267,21 @@ REFUSED: list[tuple[str, Head, Reason | set[Reason]]] = [
     (
         "another host's, in malformed Basic",
         head(("Authorization", basic("u", OTHER_P).rstrip("="))),
+        Reason.PLACEHOLDER_WRONG_HOST,
+    ),
+    (
+        "another host's, in Basic with a digit too many",
+        head(("Authorization", basic("us", OTHER_P).rstrip("=") + "A")),
+        Reason.PLACEHOLDER_WRONG_HOST,
+    ),
+    (
+        "another host's, in Basic with padding inside",
+        head(("Authorization", "bASIC \t" + basic("use", OTHER_P)[6:].replace("Og", "O=g", 1))),
+        Reason.PLACEHOLDER_WRONG_HOST,
+    ),
+    (
+        "another host's, in URL-safe Basic",
+        head(("Authorization", URL_SAFE_BASIC)),
         Reason.PLACEHOLDER_WRONG_HOST,
     ),
     (
@@ -400,8 +432,27 @@ def test_cookies_stay_behind_on_a_bound_host() -> None:
     subject = head(("Cookie", "session=own"), ("x-api-key", P), ("cookie", "b=c"))
     assert carry_out(subject, GOOD) == head(("x-api-key", VALUE))
     assert carry_out(head(("Cookie", "session=own")), GOOD) == head()
-    lenient = replace(GOOD, allow_foreign_credentials=True)
-    assert carry_out(head(("Cookie", "a=b")), lenient) == head(("Cookie", "a=b"))
+    always = replace(GOOD, inject_always=True)
+    assert carry_out(head(("Cookie", "a=b")), always) == head(("x-api-key", VALUE))
+    cookie = ("Cookie", "a=b")
+    assert decide(head(cookie), None, bound=(GOOD,)) == plan_to_strip(None, cookie)
+
+
+def plan_to_strip(decided: Connection | None, *fields: tuple[str, str]) -> Plan:
+    return Plan(decided, None, "strip", head(*fields).headers)
+
+
+@pytest.mark.parametrize("via_gateway", [False, True])
+def test_cookies_pass_where_own_credentials_do_and_never_to_a_gateway(via_gateway: bool) -> None:
+    lenient = replace(GOOD, allow_foreign_credentials=True, via_gateway=via_gateway)
+    always, none = replace(lenient, inject_always=True), replace(lenient, secret=None)
+    cookie = ("Cookie", "session=own")
+    kept = () if via_gateway else (cookie,)
+    assert carry_out(head(cookie), lenient) == head(*kept)
+    assert carry_out(head(cookie), none) == head(*kept)
+    assert decide(head(cookie), none).action == ("strip" if via_gateway else "none")
+    assert carry_out(head(cookie, ("x-api-key", P)), lenient) == head(*kept, ("x-api-key", VALUE))
+    assert carry_out(head(cookie), always) == head(*kept, ("x-api-key", VALUE))
 
 
 def test_foreign_credentials_pass_where_the_connection_says_so() -> None:
@@ -427,6 +478,11 @@ def test_without_auth_every_credential_stays_behind() -> None:
         target="/v1?api_key=x&model=m&a=1;access_token=y",
     )
     assert carry_out(subject, none) == head(("Accept", "*/*"), target="/v1?model=m")
+    assert decide(head(("x-api-key", "dummy")), none) == plan_to_strip(none, ("x-api-key", "dummy"))
+    assert decide(head(target="/?key=dummy&api_key=x"), none) == Plan(
+        none, None, "strip", remove_queries=frozenset({b"api_key"})
+    )
+    assert decide(head(("Accept", "*/*")), none) == Plan(none, None, "none")
     assert decide(head(("x-api-key", P)), none) is Reason.PLACEHOLDER_WRONG_HOST
 
 
@@ -462,6 +518,15 @@ def test_the_gateways_place_is_overwritten_however_it_is_spelt() -> None:
     assert after == head(("cf-aig-authorization", f"Bearer {VALUE}"))
 
 
+def test_the_gateways_parameter_is_overwritten_too() -> None:
+    subject = head(("x-api-key", P))
+    plan = decide(subject)
+    assert isinstance(plan, Plan)
+    routed = head(*[("x-api-key", P)], target="/v1?key=own&a=b")
+    after = apply(routed, plan, SECRET, placeholder=P, gateway_carrier=QUERY_KEY)
+    assert after == head(target=f"/v1?a=b&key={VALUE}")
+
+
 def test_a_bearer_for_a_bearer_stays_where_it_is() -> None:
     subject = head(("Authorization", f"Bearer {P}"), ("Accept", "*/*"))
     after = carry_out(subject, GOOD, to=Carrier("bearer"))
@@ -474,7 +539,8 @@ def test_a_bearer_for_a_bearer_stays_where_it_is() -> None:
 def test_a_head_that_changed_after_the_judgement_is_not_sent() -> None:
     plan = decide(head(("x-api-key", P)))
     assert isinstance(plan, Plan)
-    for changed in (head(), head(("x-api-key", P), ("X-Copy", P))):
+    changes = (head(), head(("x-api-key", FOREIGN)), head(("x-api-key", P), ("X-Copy", P)))
+    for changed in changes:
         with pytest.raises(ValueError, match="placeholder"):
             apply(changed, plan, SECRET, placeholder=P)
     with pytest.raises(ValueError, match="secret"):
@@ -534,6 +600,9 @@ def test_whatever_is_sent_a_secret_goes_up_alone_and_a_placeholder_never(
         value for name, value in after.headers if name.lower() in (b"authorization", b"x-api-key")
     )
     assert text.count(VALUE.encode()) == (1 if secret else 0)
+    headers, queries = credentials_in(after, (decided,))
+    assert len(headers) + len(queries) == (1 if secret else 0)
+    assert not cookies_in(after)
     if secret:
         found = inspect(after, type(PLACEHOLDERS)({"good": VALUE}), {"good": decided})
         assert len(found.sightings) == 1

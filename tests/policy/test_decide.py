@@ -102,6 +102,7 @@ def test_what_a_rule_names_is_allowed_by_it(policy, method, url, rule):
         ("GET", "http://good.example:443/", Reason.TLS_REQUIRED, None),
         ("GET", "http://good.example/", Reason.TLS_REQUIRED, None),
         ("GET", "http://good.example:8080/", Reason.PORT_NOT_ALLOWED, None),
+        ("GET", "http://ports.example/", Reason.PORT_NOT_ALLOWED, None),
         ("GET", "https://plain.example:80/", Reason.PORT_NOT_ALLOWED, None),
         ("GET", "https://good.example/v1/../x", Reason.PATH_NOT_CANONICAL, None),
         ("DELETE", "https://good.example/", Reason.DENIED_BY_RULE, "no-delete"),
@@ -130,6 +131,35 @@ def test_what_no_rule_allows_is_denied_with_its_reason(policy, method, url, reas
     assert verdict.connection is None
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_a_rule_without_methods_allows_the_usual_ones(load_text, method):
+    policy = load_text("allow: [{name: any, hosts: [any.example]}]").policy
+    assert ask(policy, method, "https://any.example/").allow
+
+
+MEETING = """
+allow:
+  - {name: one, hosts: [one.example]}
+  - {name: two, hosts: [one.example], ports: [8443]}
+  - {name: both, hosts: [both.example], schemes: [http, https]}
+deny:
+  - {name: no-plain, hosts: [both.example], schemes: [http]}
+  - {name: no-port, hosts: [one.example], ports: [8443]}
+  - {name: no-port-again, hosts: [one.example], ports: [8443]}
+"""
+
+
+def test_a_deny_rule_holds_for_its_schemes_and_ports_only(load_text):
+    policy = load_text(MEETING).policy
+    assert ask(policy, "GET", "https://both.example/").allow
+    assert ask(policy, "GET", "http://both.example/").rule == "no-plain"
+    assert ask(policy, "GET", "http://one.example/").reason is Reason.TLS_REQUIRED
+    assert decide_tunnel(policy, "both.example", 443).allow
+    assert decide_tunnel(policy, "both.example", 80).allow
+    assert decide_tunnel(policy, "one.example", 443).allow
+    assert decide_tunnel(policy, "one.example", 8443).rule == "no-port"
+
+
 def test_placeholder_selects_the_rule_of_its_connection(policy):
     assert ask(policy, "GET", "https://bound.example/", "one").rule == "first"
     assert ask(policy, "GET", "https://bound.example/", "two").rule == "second"
@@ -144,6 +174,7 @@ def test_placeholder_of_another_connection_does_not_change_who_is_allowed(policy
 
 def test_report_mode_lets_pass_what_it_would_deny_but_swaps_nothing(load_text):
     policy = load_text("mode: report\n" + POLICY).policy
+    assert ask(policy, "DELETE", "https://bound.example/").rule == "no-delete"
     for method, url, reason in [
         ("GET", "https://evil.example/", Reason.HOST_NOT_ALLOWED),
         ("GET", "https://bound.example:8443/", Reason.PORT_NOT_ALLOWED),
@@ -330,19 +361,36 @@ def says_yes(rule, target):
     )
 
 
+def says_no(rule, target):
+    """The same for a denial: one reading of the path is enough."""
+    return (
+        (rule.hosts is None or any(pattern.matches(target.host) for pattern in rule.hosts))
+        and (rule.ports is None or target.port in rule.ports)
+        and target.scheme in rule.schemes
+        and (rule.methods is None or target.method in rule.methods)
+        and any(
+            pattern.matches(path)
+            for pattern in rule.paths or (PathPattern.parse("/**"),)
+            for path in readings(target.path)
+        )
+    )
+
+
 @settings(max_examples=400)
 @given(policies, targets, presenteds)
-def test_nothing_is_allowed_that_no_rule_matches(policy, target, presented):
+def test_what_some_rule_allows_and_none_denies_is_allowed_and_nothing_else(
+    policy, target, presented
+):
     verdict = decide(policy, target, presented)
     matching = [rule for rule in policy.allow if says_yes(rule, target)]
+    denying = [rule for rule in policy.deny if matching and says_no(rule, target)]
+    assert verdict.allow == (bool(matching) and not denying)
     if verdict.allow:
-        assert matching
         assert verdict.reason is Reason.ALLOWED
         expected = [r for r in matching if r.connection and r.connection.name == presented]
         assert verdict.connection is (expected or matching)[0].connection
-    elif matching and verdict.reason is not Reason.PATH_NOT_CANONICAL:
-        assert verdict.reason is Reason.DENIED_BY_RULE
-        assert policy.deny
+    elif matching:
+        assert (verdict.reason, verdict.rule) == (Reason.DENIED_BY_RULE, denying[0].name)
 
 
 @given(policies, deny_rules, targets, presenteds)

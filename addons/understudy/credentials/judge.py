@@ -8,7 +8,6 @@ connection, to a host of that connection, and alone.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -166,7 +165,7 @@ def apply(
     slot = _whole(plan.carrier, head, needle) if needle else None
     if slot is None:
         raise ValueError("the placeholder no longer stands where it was judged")
-    if carrier == plan.carrier or _same_bearer(carrier, plan.carrier):
+    if carrier == plan.carrier:
         head = write_slot(head, plan.carrier, slot, value)
     else:
         head = _without_carrier(remove_slot(head, slot), carrier)
@@ -191,8 +190,7 @@ def _judge_on_bound_host(
     if sightings and sightings[0].connection != decided.name:
         return Reason.FOREIGN_CREDENTIAL
     if decided.secret is None:
-        cookies = () if decided.allow_foreign_credentials else cookies_in(presented.head)
-        removed = (*headers, *cookies)
+        removed = (*headers, *_cookies_of_the_agent(presented.head, decided))
         action: Literal["strip", "none"] = "strip" if removed or queries else "none"
         return Plan(decided, None, action, removed, frozenset(queries))
     if sightings:
@@ -206,32 +204,34 @@ def _judge_on_bound_host(
             return Reason.FOREIGN_CREDENTIAL
         return _unchanged(presented.head, decided)
     if decided.inject_always:
-        removed = () if decided.allow_foreign_credentials else cookies_in(presented.head)
+        removed = _cookies_of_the_agent(presented.head, decided)
         return Plan(decided, decided.carriers[0], "inject", removed)
     return _unchanged(presented.head, decided)
 
 
 def _swap(head: Head, sighting: Sighting, decided: Connection) -> Plan | Reason:
     # A server might prefer the other half of Basic if it is a key as well.
-    if sighting.slot.other and LOOKS_LIKE_A_KEY.match(sighting.slot.other):
+    if LOOKS_LIKE_A_KEY.match(sighting.slot.other):
         return Reason.AMBIGUOUS_CREDENTIAL
-    removed = () if decided.allow_foreign_credentials else cookies_in(head)
-    return Plan(decided, sighting.carrier, "swap", removed)
+    return Plan(decided, sighting.carrier, "swap", _cookies_of_the_agent(head, decided))
 
 
 def _unchanged(head: Head, decided: Connection | None) -> Plan:
     """No credential goes up; cookies, which may be one, stay behind."""
-    kept = decided is not None and decided.allow_foreign_credentials and not decided.via_gateway
-    removed = () if kept else cookies_in(head)
+    removed = _cookies_of_the_agent(head, decided)
     return Plan(decided, None, "strip" if removed else "none", removed)
+
+
+def _cookies_of_the_agent(
+    head: Head, decided: Connection | None
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The cookies that stay behind: all but where own credentials pass; a gateway gets none."""
+    pass_on = decided is not None and decided.allow_foreign_credentials and not decided.via_gateway
+    return () if pass_on else cookies_in(head)
 
 
 def _whole(carrier: Carrier, head: Head, needle: bytes) -> Slot | None:
     return next((slot for slot in find_slots(carrier, head) if slot.value == needle), None)
-
-
-def _same_bearer(carrier: Carrier, other: Carrier) -> bool:
-    return carrier.kind == other.kind == "bearer" and carrier.header == other.header
 
 
 def _without(head: Head, plan: Plan) -> Head:
@@ -273,7 +273,4 @@ def _lenient_base64(token: bytes) -> bytes:
     """What a forgiving server may read in malformed base64; only to find placeholders in it."""
     letters = token.replace(b"-", b"+").replace(b"_", b"/").replace(b"=", b"")
     letters = letters[: len(letters) - (len(letters) % 4 == 1)]
-    try:
-        return base64.b64decode(letters + b"=" * (-len(letters) % 4))
-    except binascii.Error:
-        return b""
+    return base64.b64decode(letters + b"=" * (-len(letters) % 4))
