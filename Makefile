@@ -70,6 +70,7 @@ FUZZ_MINUTES := 5
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
 	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
+		UNDERSTUDY_FUZZ_KEPT="$(CURDIR)/.fuzz" \
 		$(PYTEST) -n 2 --timeout 0 -rP tests/fuzz $(PYTEST_FLAGS)
 
 SOAK_MINUTES := 15
@@ -93,6 +94,18 @@ helm-tool: | $(BIN)/python ## put helm into .venv, built with Go (about two minu
 	@if command -v helm >/dev/null || [ -x $(BIN)/helm ]; then exit 0; fi; \
 	command -v go >/dev/null || { echo "The chart's tests need helm, or Go 1.26 to build it: install one of them." >&2; exit 1; }; \
 	GOBIN="$(CURDIR)/$(BIN)" go install helm.sh/helm/v4/cmd/helm@v$(HELM_VERSION)
+
+# Only one test needs nginx: its parser is one more that request heads are compared with. Without
+# it that comparison is skipped, and the run says so.
+.PHONY: nginx-tool
+nginx-tool: | $(BIN)/python ## put nginx into .venv from Debian's archive, if there is none
+	@if command -v nginx >/dev/null || [ -x $(BIN)/nginx ]; then exit 0; fi; \
+	target="$(CURDIR)/$(BIN)/nginx"; folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	if [ "$$(id -u)" = 0 ]; then timeout 60 apt-get -qq update >/dev/null 2>&1; fi; \
+	for package in nginx nginx-light; do \
+		timeout 60 apt-get -qq download "$$package" >/dev/null 2>&1 && dpkg -x "$$package"_*.deb . && [ -x usr/sbin/nginx ] && break; done; \
+	if [ -x usr/sbin/nginx ] && usr/sbin/nginx -v 2>/dev/null; then cp usr/sbin/nginx "$$target"; \
+	else echo "nginx could not be had: install it to compare request heads with its parser, too." >&2; fi
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure beside other proxies; writes docs/benchmarks.md

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -144,13 +146,18 @@ def _ask_nginx(nginx: Nginx, raw: bytes) -> list[Seen]:
     return [Seen(m, t, h, body.encode("latin-1"), None) for _, (m, t, h, body) in answers]
 
 
+def find_program(name: str) -> str | None:
+    """Where a program is: on the path, or put into the virtual environment by make."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:{Path(sys.executable).parent}")
+
+
 @contextmanager
 def every_parser(folder: Path) -> Iterator[dict[str, Parser]]:
     """The parsers that are on this machine; ``folder`` is for what must be built."""
     commands: dict[str, list[str]] = {}
-    if node := shutil.which("node"):
+    if node := find_program("node"):
         commands["node"] = [node, str(HERE / "node.js")]
-    if go := shutil.which("go"):
+    if go := find_program("go"):
         built = str(folder / "parse")
         subprocess.run(
             [go, "build", "-o", built, str(HERE / "parse.go")], check=True, capture_output=True
@@ -164,7 +171,7 @@ def every_parser(folder: Path) -> Iterator[dict[str, Parser]]:
             )
             stack.callback(process.kill)
             parsers[name] = lambda raw, process=process: _ask(process, raw)
-        if program := shutil.which("nginx"):
+        if program := find_program("nginx"):
             nginx = stack.enter_context(run_nginx(program, folder))
             parsers["nginx"] = lambda raw: _ask_nginx(nginx, raw)
         yield parsers

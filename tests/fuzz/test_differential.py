@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from tests.fuzz.other_parsers import MisreadError, Parser, Seen, every_parser
+from tests.fuzz.other_parsers import MisreadError, Parser, Seen, every_parser, find_program
 from tests.support.client import REFUSED, Answer, Wire
 from tests.support.proxy import START_SECONDS
 from tests.support.world import World
@@ -293,7 +292,7 @@ def _read(parse: Parser, sent: bytes) -> list[Seen] | str:
 
 @pytest.mark.parametrize("program", ["node", "go", "nginx"])
 def test_other_servers_parsers_take_part(stage: Stage, program: str) -> None:
-    if shutil.which(program) is None:
+    if find_program(program) is None:
         pytest.skip(f"{program} is not installed: its parser is not asked")
     read = _read(stage.parsers[program], b"GET /x HTTP/1.1\r\nHost: a\r\nX-A: \xe4\r\n\r\n")
     fields = None if program == "nginx" else (("x-a", "\xe4"),)

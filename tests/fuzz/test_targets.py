@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,13 +38,12 @@ def test_any_bytes_pass(name: str, data: bytes) -> None:
 )
 @pytest.mark.parametrize("name", TARGETS)
 def test_guided_fuzzing_finds_nothing(name: str, tmp_path: Path) -> None:
-    found = tmp_path / "found"
-    found.mkdir()
-    seeds = shutil.copytree(CORPUS / name, tmp_path / "seeds")
+    kept = Path(os.environ.get("UNDERSTUDY_FUZZ_KEPT", tmp_path)) / name
+    kept.mkdir(parents=True, exist_ok=True)
     run = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", name, str(found), str(seeds),
+        [sys.executable, "-m", "tests.fuzz", name, str(kept), str(CORPUS / name),
          f"-max_total_time={SECONDS:.0f}", "-max_len=2048", "-timeout=20",
-         f"-artifact_prefix={tmp_path}/"],
+         f"-artifact_prefix={kept}/"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-4000:]
