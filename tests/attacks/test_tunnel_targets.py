@@ -138,6 +138,19 @@ def test_spellings_of_an_allowed_host_are_that_host(scene: Scene, authority: str
 
 
 @pytest.mark.attack("odd spellings")
+@pytest.mark.parametrize(("version", "status"), [("1.0", 200), ("1.1", 400)])
+def test_a_tunnel_of_http_1_0_needs_no_host_header(scene: Scene, version: str, status: int) -> None:
+    """Python up to 3.11 and PHP send none; RFC 9112 3.2 demands one of HTTP/1.1."""
+    with scene.wire() as wire:
+        wire.send(f"CONNECT other.example:443 HTTP/{version}\r\n\r\n".encode())
+        assert wire.read(connect=True).status == status
+        if status == 200:
+            wire.start_tls("other.example")
+            assert wire.request("GET / HTTP/1.1\nHost: other.example").status == 200
+            scene.expect_allowed("other.example")
+
+
+@pytest.mark.attack("odd spellings")
 def test_a_wildcard_matches_below_it_only(scene: Scene) -> None:
     answer = connect(scene, "evilgood.example:443")
     scene.expect_denied(answer, "host_not_allowed", event="tunnel.denied")

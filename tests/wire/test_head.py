@@ -27,6 +27,15 @@ def test_a_plain_request_is_read_as_written() -> None:
     assert (parsed.host, parsed.has_body, parsed.content_length) == (b"good.example", True, 3)
 
 
+def test_only_a_tunnel_of_http_1_0_is_asked_for_without_a_host() -> None:
+    heads = ["CONNECT a:443 HTTP/1.0", "CONNECT a:443 HTTP/1.1", "GET / HTTP/1.0"]
+    refusals = [parsed.refusal for line in heads if (parsed := parse_head(head(line), MAX_HEADERS))]
+    assert refusals == [None, Reason.BAD_HEADER, Reason.BAD_HEADER]
+    twice = parse_head(head(heads[0], "Host: a", "Host: a"), MAX_HEADERS)
+    assert twice is not None
+    assert twice.refusal is Reason.BAD_HEADER
+
+
 def test_an_absolute_target_keeps_its_authority() -> None:
     parsed = parse_head(
         head("GET http://good.example:80/x HTTP/1.1", "Host: good.example"), MAX_HEADERS

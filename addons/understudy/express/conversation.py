@@ -186,8 +186,9 @@ class Conversation:
         flow = make_flow(self.client, self.nowhere, make_request(head, tls=False))
         await self.express.hooks.call("http_connect", flow)
         if flow.response is not None:
-            write_response(self.stream, flow.response)
-            return not head.has_body
+            going_on = head.keeps_alive and not head.has_body
+            write_response(self.stream, flow.response, close=not going_on)
+            return going_on
         flow.response = http.Response.make(200, b"", http.Headers())
         await self.express.hooks.call("http_connected", flow)
         self.stream.write(b"HTTP/1.1 200 Connection established\r\n\r\n")

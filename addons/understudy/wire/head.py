@@ -216,7 +216,10 @@ def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
     # Connection may not name an end-to-end header for removal; Expect only asks to continue.
     if not options <= _CONNECTION_OPTIONS or expects not in ([], [b"100-continue"]):
         refusal = refusal or Reason.BAD_HEADER
-    if len(headers.get(b"host", ())) != 1:
+    # RFC 1945 knows no Host, and CONNECT says with its target where to: Python up to 3.11 and PHP
+    # open their tunnels so.
+    may_lack_host = form == "authority" and match[3] == b"0"
+    if len(headers.get(b"host", ())) != 1 and not (may_lack_host and b"host" not in headers):
         refusal = refusal or Reason.BAD_HEADER
     lengths = headers.get(b"content-length", [b""])
     length = int(lengths[0]) if _CONTENT_LENGTH.fullmatch(lengths[0]) else None
