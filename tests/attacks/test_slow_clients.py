@@ -230,6 +230,27 @@ def test_an_upstream_that_thinks_for_longer_than_the_idle_time_is_waited_for(sta
 
 
 @pytest.mark.attack("slow client")
+@pytest.mark.parametrize("piece", [b"a", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
+def test_an_answers_head_in_slow_pieces_is_504_in_time(start: Start, piece: bytes) -> None:
+    """Each piece comes in time, the head never does."""
+
+    async def dawdle(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: " if piece == b"a" else b"")
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    scene = start({"first_byte_timeout_seconds": 0.5}, handler=dawdle)
+    wire = scene.tunnel("good.example")
+    wire.send(GET + b"\r\n")
+    while (answer := wire.read()).status == 103:
+        pass
+    assert (answer.status, answer.reason) == (504, "upstream_timeout")
+    assert finished(scene)["reason"] == "upstream_timeout"
+
+
+@pytest.mark.attack("slow client")
 def test_an_idle_tunnel_that_was_never_used_is_told_of_once(start: Start) -> None:
     scene = start({"idle_timeout_seconds": 1})
     line = scene.expect_closed(scene.tunnel("good.example"), "timeout")

@@ -165,15 +165,16 @@ def test_what_was_written_in_the_clear_is_not_under_tls() -> None:
 def test_a_wait_has_its_own_time_whatever_the_one_before_it_had() -> None:
     async def run() -> None:
         stream = Place(requests=0).stream("one")
+        now = asyncio.get_running_loop().time
         for seconds in (60, 0.01, 60):
-            wait = asyncio.create_task(stream.wait(seconds))
+            wait = asyncio.create_task(stream.wait(now() + seconds))
             await asyncio.sleep(0)
             stream.data_received(b"x")
             assert await wait
         with pytest.raises(TimeoutError):
-            await stream.wait(0.01)
+            await stream.wait(now() + 0.01)
         # The timer that is left over from a wait that was over in time ends no other.
-        wait = asyncio.create_task(stream.wait(0.01))
+        wait = asyncio.create_task(stream.wait(now() + 0.01))
         await asyncio.sleep(0)
         stream.data_received(b"x")
         assert await wait

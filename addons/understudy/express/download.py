@@ -48,6 +48,7 @@ class Download:
         self._client = transfer.client
         self._logs_in = transfer.head.logs_connection_in
         """Whether the connection may be logged in as somebody from now on."""
+        self._head_due: float | None = None
         self._reader = ResponseReader(upstream.stream, head_request=transfer.head.method == "HEAD")
 
     async def run(self) -> bool:
@@ -95,19 +96,28 @@ class Download:
 
     async def _read_head(self) -> http.Response:
         """The next head; the clock runs from the end of the request, and it may come before."""
-        seconds = self._transfer.limits.first_byte_timeout_seconds
         pump = self._upload.pump
         try:
             if pump is None or pump.done():
-                return await self._reader.read_head(seconds)
+                return await self._reader.read_head(self._deadline())
             reading = asyncio.ensure_future(self._reader.read_head())
             try:
                 await asyncio.wait([reading, pump], return_when=asyncio.FIRST_COMPLETED)
-                return await asyncio.wait_for(reading, seconds)
+                if reading.done():
+                    return reading.result()
+                async with asyncio.timeout_at(self._deadline()):
+                    return await reading
             finally:
                 reading.cancel()
         except TimeoutError:
             raise Broken("timed out", Reason.UPSTREAM_TIMEOUT) from None
+
+    def _deadline(self) -> float:
+        """When the final head must be there, whatever comes before it, on the loop's clock."""
+        if self._head_due is None:
+            seconds = self._transfer.limits.first_byte_timeout_seconds
+            self._head_due = asyncio.get_running_loop().time() + seconds
+        return self._head_due
 
     async def _relay(self, response: http.Response) -> bool:
         transfer, reader, client = self._transfer, self._reader, self._client

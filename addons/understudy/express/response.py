@@ -51,13 +51,14 @@ class ResponseReader:
         self._until_close = False
         self._keep_alive = False
 
-    async def read_head(self, timeout_seconds: float | None = None) -> http.Response:
+    async def read_head(self, deadline: float | None = None) -> http.Response:
         """The next head: interim ones (1xx, without 100) first, the final one last.
 
-        Raises BadResponseError, NoResponseError, and TimeoutError where nothing comes in time.
+        Raises BadResponseError, NoResponseError, and TimeoutError at the ``deadline``, which is on
+        the loop's clock.
         """
         while not self._has_head and not self._interim:
-            if not self._stream.received and not await self._stream.wait(timeout_seconds):
+            if not self._stream.received and not await self._stream.wait(deadline):
                 error = BadResponseError if self._fed else NoResponseError
                 raise error("server closed connection")
             self._feed()

@@ -122,13 +122,16 @@ class Stream(asyncio.Protocol):
 
     # -- the coroutine's side
 
-    async def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait for more to arrive; false once nothing will. Raises TimeoutError."""
+    async def wait(self, deadline: float | None = None) -> bool:
+        """Wait for more to arrive; false once nothing will.
+
+        ``deadline`` is on the loop's clock; TimeoutError is raised then.
+        """
         if self.ended:
             return False
         before = len(self.received)
-        if timeout_seconds:
-            self._wait_until(self._loop.time() + timeout_seconds)
+        if deadline is not None:
+            self._wait_until(deadline)
         try:
             await self._await_news()
         finally:
