@@ -119,6 +119,24 @@ def test_bad_chunks_end_the_request_and_smuggle_nothing(scene: Scene, chunks: by
     assert b"Authorization" not in scene.bytes_seen("good.example")
 
 
+@pytest.mark.attack("chunk tricks")
+@pytest.mark.parametrize("tls", [True, False])
+def test_what_has_bad_chunks_is_answered_once(scene: Scene, tls: bool) -> None:
+    """A second answer would be the next one: allowed with TLS, refused at its head without."""
+    wire = scene.wire()
+    assert wire.connect("other.example:443").status == 200
+    if tls:
+        wire.start_tls("other.example")
+    wire.send(
+        b"POST / HTTP/1.1\r\nHost: other.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhell0\r\n\r\no\r\n3;a=b\r\nabc\r\n0\r\n\r\n"
+    )
+    answer = wire.read()
+    assert wire.read_until_closed() == b""
+    assert answer.reason == ("bad_header" if tls else "tls_required")
+    assert scene.verdict()["request_id"] == answer.json["understudy"]["request_id"]
+
+
 @pytest.mark.attack("smuggling")
 def test_pipelined_requests_are_each_decided_on_their_own(scene: Scene) -> None:
     first = b"GET /1 HTTP/1.1\r\nHost: good.example\r\n\r\n"

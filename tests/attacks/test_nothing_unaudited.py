@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import ssl
 import warnings
@@ -211,3 +212,45 @@ def test_what_follows_a_request_is_told_of_apart_from_it(scene: Scene, sent: byt
     lines = scene.verdicts()
     assert lines[0]["event"] == "request.decided"
     assert [line["event"] for line in lines[1:]] == (["connection.rejected"] if sent else [])
+
+
+BEFORE = {
+    "a denied tunnel": (
+        b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n",
+        403,
+    ),
+    "a request": (b"GET http://plain.example/ HTTP/1.1\r\nHost: plain.example\r\n\r\n", 200),
+}
+
+
+@pytest.mark.attack("broken off")
+@pytest.mark.parametrize("before", BEFORE)
+def test_an_unused_tunnel_behind_something_else_is_told_of_too(scene: Scene, before: str) -> None:
+    sent, status = BEFORE[before]
+    wire = scene.wire()
+    assert wire.request(sent).status == status
+    assert wire.connect("good.example:443").status == 200
+    wire.close()
+    lines = scene.verdicts()
+    assert len(lines) == 2, lines
+    assert (lines[1]["event"], lines[1]["reason"]) == ("connection.rejected", "client_closed")
+    assert lines[1]["http"]["host"] == "good.example"
+
+
+@pytest.mark.attack("broken off")
+def test_clients_that_are_gone_before_they_are_accepted_are_no_failure(
+    scene: Scene, engine: str
+) -> None:
+    process = scene.proxy.process
+    process.send_signal(signal.SIGSTOP)
+    for _ in range(20):
+        scene.wire().send(b"GET / HTTP/1.1\r\n").reset()
+    process.send_signal(signal.SIGCONT)
+    with scene.tunnel("other.example") as wire:
+        assert wire.request(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n").status == 200
+    # mitmproxy's engine still learns who it was, and reads what was sent before the reset.
+    reasons = {line["reason"] for line in scene.verdicts()}
+    assert reasons == ({"allowed", "client_closed"} if engine == "mitmproxy" else {"allowed"})
+    failed = 'understudy_hook_errors_total{hook="client_connected"}'
+    assert scene.proxy.metrics().get(failed, 0) == 0
+    assert "client_connected" not in scene.proxy.log

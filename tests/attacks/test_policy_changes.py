@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from tests.support.scene import Scene
 from tests.support.upstream import Upstream
+
+from understudy.policy.model import Limits
 
 SECRET = "sk-real-reloaded-0123456789abcdef"
 
@@ -187,6 +190,18 @@ def test_no_policy_at_boot_denies_everything_until_there_is_one(
     scene.proxy.write_policy(document)
     scene.proxy.wait_for_events("policy.loaded")
     assert works(scene)
+
+
+@pytest.mark.attack("policy change")
+def test_no_policy_at_boot_still_limits_connections(start_scene: Callable[..., Scene]) -> None:
+    scene = start_scene("", [], {})
+    most = Limits().max_connections_per_client
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    for _ in range(most):
+        scene.wire()
+    assert scene.wire().read_until_closed() == b""
+    (line,) = scene.proxy.wait_for_events("connection.rejected")
+    assert (line["reason"], line["detail"]) == ("too_many_connections", "from this client")
 
 
 @pytest.mark.attack("policy change")

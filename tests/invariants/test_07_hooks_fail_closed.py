@@ -210,6 +210,22 @@ def test_an_exception_before_the_answer_denies_and_nothing_goes_up(
 
 
 @pytest.mark.attack("failing hook")
+@WHEN
+def test_a_tunnel_that_cannot_be_judged_is_told_of_whatever_came_before(
+    places: Places, when: str
+) -> None:
+    scene = scene_of(places)
+    wire = scene.wire()
+    assert wire.connect("evil.example:443").status == 403
+    with places.proxy.sabotage(fault("Tunnel.http_connect", when)):
+        answer = wire.connect("evil.example:443")
+    assert answer.reason == ("internal_error" if when == "before" else "host_not_allowed")
+    assert [line["reason"] for line in scene.verdicts()] == ["host_not_allowed", answer.reason]
+    scene.expect_nothing_upstream()
+    scene.leave()
+
+
+@pytest.mark.attack("failing hook")
 @REQUESTS
 @WHEN
 @each_hook(lambda hook: hook.endswith((".responseheaders", ".response")))

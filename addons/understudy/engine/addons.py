@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LIFECYCLE = frozenset({"load", "configure", "running", "done"})
+_FIRST_REFUSAL = 400
 _LAST_HOOKS = frozenset({"response", "error"})
 
 
@@ -136,13 +137,14 @@ class FailClosedAddonManager(addonmanager.AddonManager):
             self._recorder.reject(session, Reason.INTERNAL_ERROR)
 
     def _refuse_connect(self, connect: http.HTTPFlow) -> None:
+        if connect.response is not None and connect.response.status_code >= _FIRST_REFUSAL:
+            return  # recorded already
         denial = Denial(Reason.INTERNAL_ERROR, new_request_id(), method="CONNECT")
         connect.response = denial.response()
         session = self._sessions.find(connect.client_conn)
         if session is not None:
             session.tunnel = None
-            if session.requests == 0:
-                self._recorder.deny_tunnel(session, denial)
+            self._recorder.deny_tunnel(session, denial)
 
     def _refuse_flow(self, hook: str, subject: http.HTTPFlow) -> None:
         exchange = find_exchange(subject)

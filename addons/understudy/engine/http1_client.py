@@ -265,7 +265,9 @@ class ClientSide(_http1.Http1Server):
                 # mitmproxy takes it for the answer, after which a failure has none of its own.
                 self.response = None
             return
-        if not self.conn.state & ConnectionState.CAN_WRITE:
+        # One error is told of twice where the upstream's connection ends with the client's.
+        has_answered = self.state in (self.drain, self.done)
+        if has_answered or not self.conn.state & ConnectionState.CAN_WRITE:
             return
         yield from self._writes.flush()
         exchange = session.exchange if session else None

@@ -44,7 +44,7 @@ class Session:
     tls_started: bool = False
     hellos: int = 0
     requests: int = 0
-    """Requests and refusals that the audit has seen on this connection."""
+    """Requests and refusals that the audit has seen on this connection, or in its tunnel."""
     refusal: Reason | None = None
     """Why the whole connection is refused; set once, audited once."""
     head: RequestHead | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from understudy.audit.events import UNUSED_TUNNEL
 from understudy.audit.request_id import new_request_id
 from understudy.policy.decide import decide_tunnel
 from understudy.policy.hosts import HostError, canonical_host, parse_authority
+from understudy.policy.model import Limits
 from understudy.reasons import Reason
 from understudy.stages.refusal import Denial
 from understudy.wire.identity import caller_is_known
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mitmproxy.connection import Client
     from mitmproxy.tls import ClientHello
 
-    from understudy.policy.model import Limits, Policy
+    from understudy.policy.model import Policy
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Session, Sessions
     from understudy.stages.record import Recorder
@@ -47,9 +48,13 @@ class Tunnel:
 
     def client_connected(self, client: Client) -> None:
         """Start the session, unless too many are open."""
+        # mitmproxy's type does not know of a client that was gone before it could be asked.
+        if cast("object", client.peername) is None:
+            client.error = "reset before it was accepted"
+            return
         policy = self._policies.current
         session = self._sessions.start(client)
-        if policy is not None and (detail := self._overflow(session, policy.limits)):
+        if detail := self._overflow(session, policy.limits if policy else Limits()):
             self._recorder.reject(session, Reason.TOO_MANY_CONNECTIONS, detail)
             client.error = str(Reason.TOO_MANY_CONNECTIONS)
         self._recorder.connections_open(len(self._sessions))
@@ -68,6 +73,7 @@ class Tunnel:
         reason, rule = self._judge_connect(session, flow, policy)
         if reason is Reason.ALLOWED:
             assert session.tunnel is not None
+            session.requests = 0
             # The canonical form, which plans are made for; the client may have written another.
             flow.request.data.host = session.tunnel.host
             flow.request.data.port = session.tunnel.port
