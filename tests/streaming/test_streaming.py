@@ -502,3 +502,80 @@ def test_a_client_that_leaves_ends_the_upstreams_work(start: Callable[..., Scene
     scene.settle()
     (finished,) = scene.events("request.finished")
     assert finished["reason"] == "client_closed"
+
+
+# -- answers that do not wait for the whole request
+
+EARLY = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n%s\r\nbig"
+
+
+@pytest.mark.engine("express")
+@pytest.mark.parametrize("framing", ["Content-Length: 12", "Transfer-Encoding: chunked"])
+def test_after_an_early_answer_a_client_may_send_the_rest_and_ask_again(
+    start: Callable[..., Scene], framing: str
+) -> None:
+    """A client that writes all before it reads is not reset while it writes."""
+
+    async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(EARLY % b"")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    scene = start(conversation=refuse)
+    pieces = (b"first ", b"second")
+    if "chunked" in framing:
+        pieces = (b"6\r\nfirst \r\n", b"6\r\nsecond\r\n0\r\n\r\n")
+    with scene.tunnel("free.example") as wire:
+        for _ in range(2):
+            wire.send(f"POST / HTTP/1.1\r\nHost: free.example\r\n{framing}\r\n\r\n".encode())
+            wire.send(pieces[0])
+            answer = wire.read()
+            assert (answer.status, answer.body) == (413, b"big")
+            wire.send(pieces[1])
+    # What was not read of the first request is not taken for a second one.
+    assert [(r.method, r.connection) for r in scene.seen("free.example")] == [
+        ("POST", 0),
+        ("POST", 1),
+    ]
+    assert [v["reason"] for v in scene.verdicts()] == ["allowed", "allowed"]
+    assert [end["status"] for end in scene.events("request.finished")] == [413, 413]
+
+
+@pytest.mark.engine("express")
+@pytest.mark.parametrize("end", [b"0\r\nX-Trailer: 1\r\n\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n"])
+def test_after_an_early_answer_nothing_is_read_behind_a_broken_body(
+    start: Callable[..., Scene], end: bytes
+) -> None:
+    async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(EARLY % b"")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    scene = start(conversation=refuse)
+    head = b"POST / HTTP/1.1\r\nHost: free.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with scene.tunnel("free.example") as wire:
+        assert wire.send(head + b"6\r\nfirst \r\n").read().status == 413
+        wire.send(end + b"GET /smuggled HTTP/1.1\r\nHost: free.example\r\n\r\n" + end)
+        assert wire.read_until_closed() == b""
+    assert [r.target for r in scene.seen("free.example")] == ["/"]
+    assert len(scene.verdicts()) == 1
+
+
+@pytest.mark.engine("express")
+@pytest.mark.parametrize("host", ["free.example", "bound.example"])
+def test_an_answer_is_read_though_its_upstream_closes_while_the_body_is_sent(
+    start: Callable[..., Scene], host: str
+) -> None:
+    async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(EARLY % b"Connection: close\r\n")
+        await writer.drain()
+        writer.close()  # with much unread: a reset
+
+    scene = start(conversation=refuse)
+    head = f"POST / HTTP/1.1\r\nHost: {host}\r\n{credential(scene, host)}Content-Length: {4 << 20}"
+    # Whether the reset or the answer is noticed first is chance.
+    for _ in range(10):
+        with scene.tunnel(host) as wire:
+            answer = wire.request(head, bytes(4 << 20))
+            assert (answer.status, answer.body) == (413, b"big")
+    assert {end["status"] for end in scene.events("request.finished")} == {413}

@@ -17,6 +17,7 @@ from understudy.audit.request_id import new_request_id
 from understudy.authority.pair import AuthorityError
 from understudy.express.hello import read_hello
 from understudy.express.messages import make_flow, make_request, write_response
+from understudy.express.request import MAX_DRAIN_SECONDS, MAX_DRAINED_BYTES
 from understudy.express.transfer import Transfer
 from understudy.reasons import Reason
 from understudy.stages.refusal import Denial
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from understudy.stages.exchange import Session
     from understudy.wire.head import RequestHead
 
-MAX_DRAINED_BYTES = 1 << 28
-MAX_DRAIN_SECONDS = 30.0
 _LINGER_SECONDS = 2.0
 """A client that sends nothing for this long after its refusal has had its time to read it."""
 _TLS_RECORD_START = 3

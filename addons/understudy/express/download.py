@@ -148,7 +148,7 @@ class Download:
         if finished and reader.may_reuse() and not self._logs_in:
             transfer.upstream = None
             transfer.express.pool.give_back(self._upstream)
-        return transfer.keep_alive and finished and not client.ended
+        return transfer.keep_alive and not client.ended
 
     def _send(self, answer: bytes) -> None:
         if answer:

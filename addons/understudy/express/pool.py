@@ -194,7 +194,7 @@ class Pool:
         self, destination: Destination, plan: DialPlan, policy: Policy, server: Server, slot: Slot
     ) -> Upstream:
         """Connect as the plan says, and verify the plan's name. Raises UpstreamError."""
-        stream = Stream(self._outbox)
+        stream = Stream(self._outbox, reads_rest=True)
         plan.use()
         server.timestamp_start = time.time()
         try:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from understudy.wire.chunked import ChunkedReader
+from understudy.wire.chunked import ChunkedReader, ChunkError
 
 if TYPE_CHECKING:
     from understudy.express.stream import Stream
     from understudy.wire.head import RequestHead
+
+MAX_DRAINED_BYTES = 1 << 28
+"""The most that is read of a request only to be dropped."""
+MAX_DRAIN_SECONDS = 30.0
 
 
 class RequestBody:
@@ -55,3 +61,11 @@ class RequestBody:
         while data := await self.read():
             pieces.append(data)
         return b"".join(pieces)
+
+    async def skip(self) -> None:
+        """Read what is left of it for nothing: only so much, and only for so long."""
+        left = MAX_DRAINED_BYTES
+        with contextlib.suppress(ChunkError, ConnectionError, TimeoutError):
+            async with asyncio.timeout(MAX_DRAIN_SECONDS):
+                while left > 0 and (data := await self.read()):
+                    left -= len(data)

@@ -10,6 +10,8 @@ one TLS record: a peer that has gone to sleep is woken once, not for every piece
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
 from typing import TYPE_CHECKING, cast
 
@@ -28,11 +30,19 @@ _RECORD_BYTES = 1 << 14
 class Stream(asyncio.Protocol):
     """A connection as a coroutine sees it: ``await read()``, ``write()``, ``await drain()``.
 
-    ``on_made`` is called once with the stream when the connection is there.
+    ``on_made`` is called once with the stream when the connection is there. With ``reads_rest``
+    what the peer had sent before a write failed can still be read.
     """
 
-    def __init__(self, outbox: Outbox, on_made: Callable[[Stream], None] | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        on_made: Callable[[Stream], None] | None = None,
+        *,
+        reads_rest: bool = False,
+    ) -> None:
         self._outbox = outbox
+        self._reads_rest = reads_rest
         self._on_made = on_made
         self.transport: asyncio.Transport
         self.received = bytearray()
@@ -100,6 +110,8 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the connection is gone."""
+        if self._reads_rest and error is not None and not self.ended:
+            self._read_rest()
         self.cut = self.cut or (error is not None and not self.ended)
         self.ended = self.failed = True
         if self._timer is not None:
@@ -109,6 +121,21 @@ class Stream(asyncio.Protocol):
         self.resume_writing()
         if self.on_lost is not None:
             self.on_lost()
+
+    def _read_rest(self) -> None:
+        """Take what still waits in the system: the transport ends at the first failed write.
+
+        A server that does not want all of a request answers and closes, and then what is being
+        sent fails before its answer is read.
+        """
+        with contextlib.suppress(OSError):
+            # The transport closes its descriptor after it has told of the loss.
+            rest = os.read(self.transport.get_extra_info("socket").fileno(), _CHUNK_BYTES)
+            if self._tls is None:
+                self.received += rest
+            else:
+                self._incoming.write(rest)
+                self._advance_tls()
 
     def pause_writing(self) -> None:
         """Make writers wait."""

@@ -95,8 +95,7 @@ class Transfer:
             return await self._fail(error)
         finally:
             flow.live = False
-            if self.upstream is not None:
-                self.upstream.stream.abort()
+            self._abort_upstream()
 
     def exchange(self) -> Exchange:
         """What the stages remember of this request; Broken where they refused it."""
@@ -131,7 +130,15 @@ class Transfer:
     # -- forwarding
 
     async def _forward(self) -> bool:
-        upload = Upload(self)
+        going_on = await self._relay(Upload(self))
+        if not self.body.done:
+            # Closed before it has written all, a client's connection would be reset, and with it
+            # the answer lost that it had no time to read.
+            self._abort_upstream()
+            await self.body.skip()
+        return going_on and self.body.done
+
+    async def _relay(self, upload: Upload) -> bool:
         upstream, fresh = await self._connect()
         try:
             await upload.begin(upstream)
@@ -149,6 +156,11 @@ class Transfer:
             raise Broken(str(error)) from None
         finally:
             await upload.end()
+
+    def _abort_upstream(self) -> None:
+        """Close its connection, unless that was given back."""
+        if self.upstream is not None:
+            self.upstream.stream.abort()
 
     def _may_repeat(self) -> bool:
         return not self.client.ended and self.head.method in _REPEATABLE

@@ -6,6 +6,7 @@ import re
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _MAX_LINE_BYTES = 1024
+"""Of a line with a size in it, its end included."""
 
 
 class ChunkError(ValueError):
@@ -13,7 +14,11 @@ class ChunkError(ValueError):
 
 
 class ChunkedReader:
-    """Takes the coding off: :meth:`feed` gives the body's bytes; extensions are dropped."""
+    """Takes the coding off: :meth:`feed` gives the body's bytes; extensions are dropped.
+
+    Once it has raised ChunkError it does so whenever it is asked again: nobody reads on behind a
+    mistake.
+    """
 
     def __init__(self) -> None:
         self._pending = bytearray()
@@ -23,7 +28,10 @@ class ChunkedReader:
         self.done = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes; give the body's. Once ``done``, what is left over is :attr:`rest`."""
+        """Take bytes; give the body's. Once ``done``, what is left over is :attr:`rest`.
+
+        Raises ChunkError.
+        """
         self._pending += data
         body = bytearray()
         while not self.done:
@@ -54,21 +62,22 @@ class ChunkedReader:
         self._left = 0
 
     def _read_line(self) -> bool:
-        end = self._pending.find(b"\r\n")
+        end = self._pending.find(b"\r\n", 0, _MAX_LINE_BYTES)
         if end < 0:
-            if len(self._pending) > _MAX_LINE_BYTES:
+            if len(self._pending) >= _MAX_LINE_BYTES:
                 raise ChunkError("a chunk's size line is too long")
             return False
         line = bytes(self._pending[:end])
-        del self._pending[: end + 2]
+        if self._ending and line:
+            raise ChunkError("trailers are refused")
         if self._ending:
-            if line:
-                raise ChunkError("trailers are refused")
+            del self._pending[:2]
             self.done = True
             return True
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
             raise ChunkError("a chunk's size is not a number")
+        del self._pending[: end + 2]
         size = int(match[1], 16)
         self._ending = size == 0
         self._left = size + 2 if size else 0
