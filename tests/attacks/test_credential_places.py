@@ -188,6 +188,11 @@ def test_two_carriers_at_once_are_ambiguous(scene: Scene) -> None:
         [("Api-Key", FOREIGN)],
         [("X-Auth-Token", FOREIGN)],
         [("Private-Token", FOREIGN)],
+        [("X.Api.Key", FOREIGN)],
+        [("XApiKey", FOREIGN)],
+        [("X-Corp-Access-Token", FOREIGN)],
+        [("X-Devpi-Auth", FOREIGN)],
+        [("Token", FOREIGN)],
     ],
 )
 def test_no_other_credential_reaches_a_bound_host(
@@ -198,7 +203,22 @@ def test_no_other_credential_reaches_a_bound_host(
 
 
 @pytest.mark.attack("foreign credential")
-@pytest.mark.parametrize("target", [f"/?key={FOREIGN}", f"/?%6bey={FOREIGN}", "/?key="])
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/?key={FOREIGN}",
+        f"/?%6bey={FOREIGN}",
+        "/?key=",
+        f"/?%256bey={FOREIGN}",
+        f"/?key%00a={FOREIGN}",
+        f"/?key[]={FOREIGN}",
+        f"/?a=1;key={FOREIGN}",
+        f"/?a=1&amp;key={FOREIGN}",
+        f"/?Authorization=Bearer%20{FOREIGN}",
+        f"/?accessToken={FOREIGN}",
+        f"/?X-Api-Key={FOREIGN}",
+    ],
+)
 def test_no_other_key_reaches_a_bound_host_in_the_query(scene: Scene, target: str) -> None:
     answer = scene.request("good.example", target)
     scene.expect_denied(answer, "foreign_credential")
@@ -294,6 +314,16 @@ def test_placeholder_in_a_target_never_reaches_unbound_host(scene: Scene, target
     placeholder = scene.placeholder("good")
     encoded = f"{ord(placeholder[0]):02x}{placeholder[1:]}"
     answer = scene.request("other.example", target.format(p=placeholder, h=encoded))
+    scene.expect_denied(answer, "placeholder_wrong_host")
+
+
+@pytest.mark.attack("placeholder elsewhere")
+@pytest.mark.parametrize("junk", ["!", " ", ",", "=", "\t", "\xff"])
+def test_no_server_finds_a_placeholder_in_broken_basic(scene: Scene, junk: str) -> None:
+    """Forgiving ones leave out what is no letter of base64."""
+    written = basic("u", scene.placeholder("good"))[6:]
+    broken = f"Basic x{junk}{written[:9]}{junk}{written[9:]}"
+    answer = scene.request("other.example", headers=[("Authorization", broken)])
     scene.expect_denied(answer, "placeholder_wrong_host")
 
 

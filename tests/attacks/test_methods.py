@@ -71,6 +71,25 @@ def test_an_override_header_asks_for_nothing_that_was_not_decided(scene: Scene, 
 
 
 @pytest.mark.attack("odd method")
+@pytest.mark.parametrize(
+    "query", ["_method=DELETE", "$httpMethod=delete", "a=1&%5Fmethod=PUT", "X-HTTP-Method=PATCH"]
+)
+def test_a_parameter_asks_for_no_other_method(scene: Scene, query: str) -> None:
+    """Google's APIs and web frameworks would answer for that one."""
+    with scene.tunnel("twin.example") as wire:
+        answer = wire.request(f"POST /v1/x?{query} HTTP/1.1\nHost: twin.example")
+    scene.expect_denied(answer, "bad_method")
+
+
+@pytest.mark.attack("odd method")
+@pytest.mark.parametrize("query", ["_method=get", "method=DELETE", "rpc_method=x"])
+def test_a_parameter_that_asks_for_the_same_method_or_none_passes(scene: Scene, query: str) -> None:
+    answer = scene.request("twin.example", f"/v1/x?{query}")
+    assert answer.status == 200
+    scene.expect_allowed("twin.example")
+
+
+@pytest.mark.attack("odd method")
 @pytest.mark.parametrize("name", ["X-Original-URL", "X_Rewrite_Url", "x-original-uri"])
 def test_an_override_header_asks_for_no_other_path(scene: Scene, name: str) -> None:
     with scene.tunnel("twin.example") as wire:

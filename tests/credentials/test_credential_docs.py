@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from understudy.credentials.names import CREDENTIAL_HEADERS, CREDENTIAL_QUERIES
+from understudy.credentials.names import CREDENTIAL_ENDINGS, CREDENTIAL_NAMES
 from understudy.credentials.placeholders import MINIMUM_LENGTH
 from understudy.credentials.sources import sources
 
@@ -11,7 +11,7 @@ DOCS = (Path(__file__).parents[2] / "docs" / "credentials.md").read_text()
 
 def test_the_docs_name_every_credential_header_and_parameter() -> None:
     assert [
-        name for name in CREDENTIAL_HEADERS | CREDENTIAL_QUERIES if f"`{name}`" not in DOCS
+        name for name in (*CREDENTIAL_ENDINGS, *CREDENTIAL_NAMES) if f"`{name}`" not in DOCS
     ] == []
 
 

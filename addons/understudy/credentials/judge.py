@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+import string
 from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -32,7 +33,7 @@ from understudy.reasons import Reason
 from understudy.wire.fields import normal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from understudy.credentials.carriers import Slot
     from understudy.credentials.placeholders import Placeholders
@@ -49,7 +50,11 @@ __all__ = [
 ]
 
 _PERCENT_DECODINGS = 3
-_BASIC = re.compile(rb"basic[ \t]+([0-9A-Za-z+/_=-]+)", re.IGNORECASE)
+_BASIC = re.compile(rb"basic[ \t]+([^\n]+)", re.IGNORECASE)
+_NOT_BASE64 = bytes(set(range(256)) - set(string.ascii_letters.encode()) - set(b"0123456789+/"))
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_LETTERS_OF_A_GROUP = 4
+_BLANKS = bytes(range(0x21)) + b"\x7f"
 
 
 class Sighting(NamedTuple):
@@ -178,15 +183,20 @@ def apply(
 def _judge_on_bound_host(
     presented: Presented, decided: Connection | None, bound: tuple[Connection, ...]
 ) -> Plan | Reason:
-    headers, queries = credentials_in(presented.head, bound)
-    count = len(headers) + len(queries)
     sightings = presented.sightings
-    if len(sightings) > 1 or (sightings and count > 1):
+    if len(sightings) > 1:
+        return Reason.AMBIGUOUS_CREDENTIAL
+    others = remove_slot(presented.head, sightings[0].slot) if sightings else presented.head
+    headers, queries = credentials_in(others, bound)
+    has_others = bool(headers or queries)
+    if sightings and has_others:
         return Reason.AMBIGUOUS_CREDENTIAL
     if decided is None or decided not in bound:
         # The rule names no connection of this host: nothing is swapped, and no key but the
         # bound one may go to a bound host.
-        return Reason.FOREIGN_CREDENTIAL if count else _unchanged(presented.head, None)
+        if sightings or has_others:
+            return Reason.FOREIGN_CREDENTIAL
+        return _unchanged(presented.head, None)
     if sightings and sightings[0].connection != decided.name:
         return Reason.FOREIGN_CREDENTIAL
     if decided.secret is None:
@@ -195,7 +205,7 @@ def _judge_on_bound_host(
         return Plan(decided, None, action, removed, frozenset(queries))
     if sightings:
         return _swap(presented.head, sightings[0], decided)
-    if count:
+    if has_others:
         names = [normal_name(name) for name, _ in headers]
         if len(set(names)) < len(names) or len(set(queries)) < len(queries):
             return Reason.AMBIGUOUS_CREDENTIAL
@@ -211,7 +221,7 @@ def _judge_on_bound_host(
 
 def _swap(head: Head, sighting: Sighting, decided: Connection) -> Plan | Reason:
     # A server might prefer the other half of Basic if it is a key as well.
-    if LOOKS_LIKE_A_KEY.match(sighting.slot.other):
+    if LOOKS_LIKE_A_KEY.match(sighting.slot.other.strip(_BLANKS)):
         return Reason.AMBIGUOUS_CREDENTIAL
     return Plan(decided, sighting.carrier, "swap", _cookies_of_the_agent(head, decided))
 
@@ -256,21 +266,24 @@ def _without_carrier(head: Head, carrier: Carrier) -> Head:
 
 def _readings(head: Head) -> bytes:
     """Everything that stands in ``head``, as sent and as servers decode it."""
-    text = b"\n".join([head.target, *chain.from_iterable(head.headers)])
-    readings = [text]
-    if b"basic" in text.lower():
-        readings.extend(_lenient_base64(match[1]) for match in _BASIC.finditer(text))
-    decoded = text
-    for _ in range(_PERCENT_DECODINGS):
-        if b"%" not in decoded:
-            break
-        decoded = unquote_to_bytes(decoded)
-        readings.append(decoded)
+    readings = [b"\n".join([head.target, *chain.from_iterable(head.headers)])]
+    while len(readings) <= _PERCENT_DECODINGS and b"%" in readings[-1]:
+        readings.append(unquote_to_bytes(readings[-1]))
+    for text in tuple(readings):
+        if b"basic" in text.lower():
+            for match in _BASIC.finditer(text):
+                readings.extend(_lenient_base64(match[1]))
     return b"\n".join(readings)
 
 
-def _lenient_base64(token: bytes) -> bytes:
-    """What a forgiving server may read in malformed base64; only to find placeholders in it."""
-    letters = token.replace(b"-", b"+").replace(b"_", b"/").replace(b"=", b"")
-    letters = letters[: len(letters) - (len(letters) % 4 == 1)]
-    return base64.b64decode(letters + b"=" * (-len(letters) % 4))
+def _lenient_base64(token: bytes) -> Iterator[bytes]:
+    """What forgiving servers may read in malformed base64; only to find placeholders in it.
+
+    They leave out what is no letter of it, and may begin anywhere.
+    """
+    letters = token.translate(_URL_SAFE).translate(None, _NOT_BASE64)
+    for start in range(_LETTERS_OF_A_GROUP):
+        begun = letters[start:]
+        if len(begun) % _LETTERS_OF_A_GROUP == 1:
+            begun = begun[:-1]
+        yield base64.b64decode(begun + b"=" * (-len(begun) % _LETTERS_OF_A_GROUP))

@@ -41,9 +41,9 @@ def judge_request(
     if not verdict.allow:
         return Judgement(presented, bound, verdict, None, verdict.reason)
     via_gateway = verdict.connection is not None and verdict.connection.via_gateway
-    if overrides_method(head.headers, target.method) and not via_gateway:
+    if overrides_method(head.headers, head.target, target.method) and not via_gateway:
         # At a gateway they are refused with all else that steers it.
-        detail = "a header asks for another method"
+        detail = "a header or parameter asks for another method"
         return Judgement(presented, bound, verdict, None, Reason.BAD_METHOD, detail)
     if overrides_path(head.headers, head.target) and not via_gateway:
         detail = "a header asks for another path"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from understudy.credentials.carriers import parameters
 from understudy.wire.fields import normal_name
@@ -14,75 +16,63 @@ if TYPE_CHECKING:
     from understudy.credentials.carriers import Head
     from understudy.policy.model import Connection
 
-CREDENTIAL_HEADERS = frozenset(
-    {
-        "api-key",
-        "api-token",
-        "apikey",
-        "authentication",
-        "authorization",
-        "cf-access-client-id",
-        "cf-access-client-secret",
-        "cf-access-token",
-        "cf-aig-authorization",
-        "dd-api-key",
-        "deploy-token",
-        "job-token",
-        "ocp-apim-subscription-key",
-        "private-token",
-        "x-access-token",
-        "x-amz-security-token",
-        "x-api-key",
-        "x-api-token",
-        "x-apikey",
-        "x-auth",
-        "x-auth-key",
-        "x-auth-token",
-        "x-authorization",
-        "x-forwarded-access-token",
-        "x-forwarded-authorization",
-        "x-functions-key",
-        "x-github-token",
-        "x-gitlab-token",
-        "x-goog-api-key",
-        "x-goog-iam-authorization-token",
-        "x-jfrog-art-api",
-        "x-litellm-api-key",
-        "x-ms-authorization-auxiliary",
-        "x-nuget-apikey",
-        "x-original-authorization",
-        "x-portkey-api-key",
-        "x-rapidapi-key",
-        "x-registry-auth",
-        "x-serverless-authorization",
-        "x-subscription-token",
-        "x-vault-token",
-    }
+CREDENTIAL_NAMES = (
+    "cf-access-client-id",
+    # Google's APIs read any header, Authorization included, from this parameter.
+    "httpheaders",
+    "token",
+    "x-amz-signature",
+    "x-functions-key",
+    "x-goog-signature",
+    "x-jfrog-art-api",
+    "x-ms-authorization-auxiliary",
+    "x-token",
 )
-"""Headers that carry credentials somewhere; on a bound host they count as one."""
+"""Headers and query parameters that carry credentials somewhere."""
 
-CREDENTIAL_QUERIES = frozenset(
-    {
-        # Google's APIs read any header, Authorization included, from this parameter.
-        "$httpheaders",
-        "access_token",
-        "api-key",
-        "api_key",
-        "apikey",
-        "auth_token",
-        "bearer_token",
-        "client_secret",
-        "oauth_token",
-        "private_token",
-        "subscription-key",
-        "x-amz-credential",
-        "x-amz-security-token",
-        "x-amz-signature",
-        "x-goog-credential",
-        "x-goog-signature",
-    }
+CREDENTIAL_ENDINGS = (
+    "access-key",
+    "access-token",
+    "api-key",
+    "api-token",
+    "app-key",
+    "app-token",
+    "application-key",
+    "auth",
+    "auth-key",
+    "auth-token",
+    "authentication",
+    "authentication-token",
+    "authorization",
+    "authorization-token",
+    "bearer",
+    "bearer-token",
+    "credential",
+    "deploy-token",
+    "github-token",
+    "gitlab-token",
+    "identity-token",
+    "job-token",
+    "jwt",
+    "oauth-token",
+    "passwd",
+    "password",
+    "private-key",
+    "private-token",
+    "rapidapi-key",
+    "refresh-token",
+    "registry-token",
+    "secret",
+    "secret-key",
+    "security-token",
+    "service-token",
+    "session-token",
+    "subscription-key",
+    "subscription-token",
+    "user-token",
+    "vault-token",
 )
-"""Query parameters that do, in lower case."""
+"""How the names of all others end: a list of whole names would miss the next server's."""
 
 LOOKS_LIKE_A_KEY = re.compile(
     rb"(?:gh[a-z]_|github_pat_|gl[a-z]{2,5}-|npm_|pypi-|sk-|hf_|aiza|xox[a-z]-|akia|ey[a-z0-9]+\.)"
@@ -99,27 +89,37 @@ _SPEAKS_OF_CREDENTIALS = re.compile(
 )
 _LONGEST_SUBPROTOCOL = 31
 
+_REMEMBERED_CHARACTERS = 64
+"""Longer names are judged each time: memory is not for clients to fill."""
 _COOKIES = frozenset({"cookie", "cookie2"})
+_DECODINGS = 2
+_CUT = re.compile(rb"[\[\0]")
+_COMPACT_NAMES = frozenset(name.replace("-", "") for name in CREDENTIAL_NAMES)
+_COMPACT_ENDINGS = tuple(ending.replace("-", "") for ending in CREDENTIAL_ENDINGS)
 
 
 def credentials_in(
     head: Head, bound: tuple[Connection, ...]
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The headers, and the names of the query parameters, that count as credentials here."""
-    header_names = CREDENTIAL_HEADERS.union(*[c.own_headers for c in bound])
+    own_headers = frozenset[str]().union(*[c.own_headers for c in bound])
     headers = [
         field
         for field in head.headers
-        if (name := normal_name(field[0])) in header_names
+        if (name := normal_name(field[0])) in own_headers
+        or _is_a_credentials(name)
         or (name == _SUBPROTOCOLS and any(map(_hides_credential, field[1].split(b","))))
     ]
     if b"?" not in head.target:
         return headers, []
-    query_names = CREDENTIAL_QUERIES.union(*[c.own_queries for c in bound])
+    own_queries = frozenset[str]().union(*[c.own_queries for c in bound])
     queries = [
         parameter.name
         for parameter in parameters(head.target)
-        if any(name in query_names for name in _parameter_names(parameter.name, parameter.value))
+        if any(
+            name in own_queries or _is_a_credentials(name)
+            for name in _parameter_names(parameter.name, parameter.value)
+        )
     ]
     return headers, queries
 
@@ -139,8 +139,31 @@ def _hides_credential(subprotocol: bytes) -> bool:
     )
 
 
+def _is_a_credentials(name: str) -> bool:
+    """Whether a normal name is that of a credential, whoever it belongs to."""
+    read = _remembered if len(name) <= _REMEMBERED_CHARACTERS else _judge_name
+    return read(name)
+
+
+def _judge_name(name: str) -> bool:
+    # Some write access_token and some accessToken.
+    compact = name.replace("-", "")
+    return compact in _COMPACT_NAMES or compact.endswith(_COMPACT_ENDINGS)
+
+
+_remembered = lru_cache(maxsize=1024)(_judge_name)
+
+
 def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:
-    """The parameter's name, and those that other servers see: split at ``;``, without ``[]``."""
-    for part in (name + b"=" + value).split(b";"):
-        pure = part.partition(b"=")[0].partition(b"[")[0]
-        yield pure.strip().decode("latin-1").lower()
+    """The parameter's normal names, as one server or another reads it.
+
+    Decoded once more, split at ``;``, cut at a bracket or NUL.
+    """
+    for _ in range(_DECODINGS):
+        for part in (name + b"=" + value).split(b";"):
+            whole = part.partition(b"=")[0]
+            yield normal_name(whole).strip("-")
+            yield normal_name(_CUT.split(whole, maxsplit=1)[0]).strip("-")
+        if b"%" not in name:
+            return
+        name = unquote_to_bytes(name)

@@ -66,7 +66,7 @@ class Connection:
     own_headers: frozenset[str] = field(init=False, repr=False, compare=False)
     """Normal names of all headers that carry a credential of this connection."""
     own_queries: frozenset[str] = field(init=False, repr=False, compare=False)
-    """Lower-case names of all query parameters that do."""
+    """Normal names of all query parameters that do."""
 
     def __post_init__(self) -> None:
         headers = [name.encode("latin-1") for name in self.credential_headers]
@@ -74,7 +74,8 @@ class Connection:
         queries = [*self.credential_queries]
         queries += [c.name for c in self.carriers if c.kind == "query" and c.name]
         object.__setattr__(self, "own_headers", frozenset(map(normal_name, headers)))
-        object.__setattr__(self, "own_queries", frozenset(name.lower() for name in queries))
+        normal = frozenset(normal_name(name.encode("ascii")).strip("-") for name in queries)
+        object.__setattr__(self, "own_queries", normal)
 
     def covers(self, host: str) -> bool:
         """Whether the canonical ``host`` is one of this connection's own hosts."""

@@ -6,11 +6,13 @@ name alone is remembered for the names that clients really use.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 type Field = tuple[bytes, bytes]
 type Fields = tuple[Field, ...]
 
+_NO_LETTER = re.compile("[^0-9a-z]")
 _REMEMBERED_BYTES = 64
 """Longer names are worked out each time: memory is not for clients to fill."""
 
@@ -38,12 +40,15 @@ def split(fields: Fields, names: frozenset[bytes]) -> tuple[Fields, Fields]:
 
 
 def normal_name(name: bytes) -> str:
-    """A header's name in lower case with ``-`` for ``_``: CGI-like servers read both as one."""
+    """A name in lower case, ``-`` for all but letters and digits.
+
+    CGI-like servers read ``X-Api-Key``, ``x_api_key`` and ``X.Api.Key`` as one.
+    """
     return _remembered(name) if len(name) <= _REMEMBERED_BYTES else _normalise(name)
 
 
 def _normalise(name: bytes) -> str:
-    return name.decode("latin-1").lower().replace("_", "-")
+    return _NO_LETTER.sub("-", name.decode("latin-1").lower())
 
 
 _remembered = lru_cache(maxsize=1024)(_normalise)

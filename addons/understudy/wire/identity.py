@@ -8,6 +8,7 @@ import hmac
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from understudy.credentials.carriers import parameters
 from understudy.policy.hosts import Authority, HostError, parse_authority
 from understudy.policy.model import Target
 from understudy.reasons import Reason
@@ -22,9 +23,12 @@ _HTTPS_PORT = 443
 _HTTP_PORT = 80
 _REMEMBERED_HOST_BYTES = 256
 
-_METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+"""Headers, and query parameters, from which frameworks take another method."""
+# Rails and Symfony read the first, Google's APIs the second.
+METHOD_PARAMETERS = frozenset({b"_method", b"$httpmethod"} | {n.encode() for n in METHOD_OVERRIDES})
 # IIS, Symfony and Zend route by these; they never look at the request line then.
-_PATH_OVERRIDES = frozenset({"x-original-uri", "x-original-url", "x-rewrite-url"})
+PATH_OVERRIDES = frozenset({"x-original-uri", "x-original-url", "x-rewrite-url"})
 
 HOP_BY_HOP = frozenset(
     {
@@ -92,21 +96,24 @@ def _straight_to_proxy(head: RequestHead) -> Authority | Reason:
     return wanted if host == wanted else Reason.BAD_HEADER
 
 
-def overrides_method(headers: Iterable[tuple[bytes, bytes]], method: str) -> bool:
-    """Whether a header asks for another method than the request line's.
+def overrides_method(headers: Iterable[tuple[bytes, bytes]], target: bytes, method: str) -> bool:
+    """Whether a header or query parameter asks for another method than the request line's.
 
     Frameworks that obey it would answer for a request that no rule has judged.
     """
     wanted = method.encode("ascii")
-    for name, value in headers:
-        if normal_name(name) in _METHOD_OVERRIDES and value != wanted:
-            return True
-    return False
+    return any(
+        value != wanted for name, value in headers if normal_name(name) in METHOD_OVERRIDES
+    ) or any(
+        parameter.value.upper() != wanted
+        for parameter in parameters(target)
+        if parameter.name.lower() in METHOD_PARAMETERS
+    )
 
 
 def overrides_path(headers: Iterable[tuple[bytes, bytes]], path: bytes) -> bool:
     """Whether a header asks for another path than the request line's; as overrides_method."""
-    return any(normal_name(name) in _PATH_OVERRIDES and value != path for name, value in headers)
+    return any(normal_name(name) in PATH_OVERRIDES and value != path for name, value in headers)
 
 
 def format_host(scheme: str, host: str, port: int) -> str:
