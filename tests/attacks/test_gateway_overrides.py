@@ -146,6 +146,9 @@ def test_only_the_model_api_is_open_at_the_gateway(at_gateway: Scene, host: str,
         ("x-litellm-api-base", {"litellm", "generic"}),
         ("X_LiteLLM_Api_Base", {"litellm", "generic"}),
         ("x-litellm-enable-message-redaction", {"litellm", "generic"}),
+        ("x-pass-x-goog-user-project", {"litellm", "generic"}),
+        ("X.Portkey.Custom.Host", {"portkey", "generic"}),
+        ("Helicone-Target-Url", {"generic"}),
         ("X-Original-URL", {"litellm", "portkey", "generic"}),
         ("X-Rewrite-URL", {"litellm", "portkey", "generic"}),
         ("X-HTTP-Method-Override", {"litellm", "portkey", "generic"}),
@@ -206,7 +209,16 @@ def test_a_placeholder_is_for_its_own_provider(at_gateway: Scene, connection: st
 
 @pytest.mark.attack("gateway override")
 @pytest.mark.parametrize(
-    "query", ["api_base=https://evil.example", "%61pi_base=x", "user_config[a]=b", "base_url=x"]
+    "query",
+    [
+        "api_base=https://evil.example",
+        "%61pi_base=x",
+        "user_config[a]=b",
+        "base_url=x",
+        "Base_URL=x",
+        "a=1;api_base=x",
+        "_method=DELETE",
+    ],
 )
 def test_routing_fields_in_the_query_are_refused(at_gateway: Scene, query: str) -> None:
     answer = at_gateway.request(
@@ -272,6 +284,73 @@ def test_routing_fields_in_the_body_never_arrive(at_gateway: Scene, how: str, fr
     # A request that has not ended is none: the gateway must not have a whole one.
     assert at_gateway.seen("gateway.example") == []
     assert at_gateway.seen("api.openai.com") == []
+
+
+NAMED_IN_UTF_7 = b'form-data; name="+AGEAcABpAF8AYgBhAHMAZQ-"'
+TWO_READINGS = {
+    "JSON and form": ("application/x-www-form-urlencoded", b'{"a":"&api_base=https://evil&"}'),
+    "JSON and form, escaped": ("application/x-www-form-urlencoded", b'{"a":"&api%5Fbase=x&"}'),
+    "extended name": (
+        "multipart/form-data; boundary=b",
+        b"--b\r\nContent-Disposition: form-data; name*0=api_; name*1=base\r\n\r\nx\r\n--b--\r\n",
+    ),
+    "JSON in a form": (
+        "multipart/form-data; boundary=b",
+        b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{"api\\u005fbase":1}',
+    ),
+    "other letters": ("application/json", b'{"API_Base": "https://evil"}'),
+    "in a list": ("application/json", b'[{"api_base": "https://evil"}]'),
+}
+
+
+@pytest.mark.attack("gateway override")
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("how", list(TWO_READINGS))
+def test_a_body_with_two_readings_never_arrives(at_gateway: Scene, how: str, framing: str) -> None:
+    content_type, body = TWO_READINGS[how]
+    head = [
+        "POST /v1/chat/completions HTTP/1.1",
+        "Host: api.openai.com",
+        ": ".join(bearer(at_gateway)),
+        f"Content-Type: {content_type}",
+    ]
+    with at_gateway.tunnel("api.openai.com") as wire:
+        if framing == "chunked":
+            head.append("Transfer-Encoding: chunked")
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        else:
+            head.append(f"Content-Length: {len(body)}")
+        answer = wire.request("\n".join(head), body)
+    assert answer.reason == "gateway_override_denied"
+    assert len(at_gateway.verdicts()) == 1
+    if framing == "length":
+        at_gateway.expect_denied(answer, "gateway_override_denied")
+    assert at_gateway.seen("gateway.example") == []
+
+
+@pytest.mark.attack("gateway override")
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data; boundary=b; charset=utf-7",
+        'multipart/form-data; boundary=b; charset="cp037"',
+        "multipart/form-data; boundary=b; charset*0=utf-; charset*1=7",
+        "application/json; charset=utf-7",
+    ],
+)
+@pytest.mark.parametrize("name", ["Content-Type", "content_type"])
+def test_a_charset_hides_nothing_from_the_look(
+    at_gateway: Scene, name: str, content_type: str
+) -> None:
+    """Read as UTF-7, the field of this form is api_base."""
+    answer = at_gateway.request(
+        "api.openai.com",
+        "/v1/chat/completions",
+        method="POST",
+        headers=[bearer(at_gateway), (name, content_type)],
+        body=b"--b\r\nContent-Disposition: %s\r\n\r\nx\r\n--b--\r\n" % NAMED_IN_UTF_7,
+    )
+    at_gateway.expect_denied(answer, "gateway_override_denied")
 
 
 @pytest.mark.attack("gateway override")

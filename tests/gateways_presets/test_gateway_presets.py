@@ -241,6 +241,13 @@ def test_what_sdks_send_passes(kind: str, name: bytes) -> None:
         b"%61pi_base=x",
         b"api_base[]=x",
         b"x-litellm-api-key=x",
+        b"API_Base=x",
+        b"a=1;api_base=x",
+        b"extra_body[api_base]=x",
+        b"extra_body.api_base=x",
+        b"x.litellm.tags=x",
+        b"_method=DELETE",
+        b"$httpMethod=POST",
     ],
 )
 def test_a_query_that_steers_the_gateway_is_refused(query: bytes) -> None:
@@ -253,6 +260,43 @@ def test_a_compressed_body_that_cannot_be_looked_at_is_refused() -> None:
     answer = route(gateway("litellm"), "openai", "POST", CHAT, headers)
     assert answer is Reason.GATEWAY_OVERRIDE_DENIED
     assert isinstance(route(gateway("openrouter"), "openai", "POST", CHAT, headers), Routed)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"application/json; charset=utf-7",
+        b'multipart/form-data; boundary=b; charset="cp037"',
+        b"multipart/form-data; CHARSET = utf-16; boundary=b",
+        b"multipart/form-data; boundary=b; charset*=us-ascii''utf-7",
+        b"multipart/form-data; boundary=b; charset*0=utf-; charset*1=7",
+        b"text/plain; charset=utf-8; charset=utf-7",
+    ],
+)
+def test_a_charset_that_hides_names_is_refused(content_type: bytes) -> None:
+    headers = (*HEADERS, (b"content_type", content_type))
+    answer = route(gateway("litellm"), "openai", "POST", CHAT, headers)
+    assert answer is Reason.GATEWAY_OVERRIDE_DENIED
+    assert isinstance(route(gateway("openrouter"), "openai", "POST", CHAT, headers), Routed)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_form"),
+    [
+        (b"application/json", False),
+        (b"application/json; charset=utf-8", False),
+        (b'application/json;charset="UTF-8"', False),
+        (b"audio/wav", False),
+        (b"application/x-www-form-urlencoded; charset=ISO-8859-1", True),
+        (b"multipart/form-data; boundary=----charset", True),
+        (b"Multipart/Related; boundary=b", True),
+    ],
+)
+def test_a_body_is_read_as_its_type_says(content_type: bytes, is_form: bool) -> None:
+    headers = (*HEADERS, (b"Content-Type", content_type))
+    routed = route(gateway("litellm"), "openai", "POST", CHAT, headers)
+    assert isinstance(routed, Routed)
+    assert routed.body_is_form is is_form
 
 
 def test_the_gateways_own_place_for_the_credential_is_known() -> None:
@@ -354,6 +398,13 @@ def test_generic_and_litellm_refuse_the_known_holes() -> None:
     for kind in ("litellm", "generic", "portkey"):
         wanted = {"api_base", "base_url", "api_key", "user_config", "custom_llm_provider"}
         assert wanted <= gateway_presets()[kind].refuse_fields
+
+
+def test_a_gateway_that_is_not_known_is_asked_nothing_that_a_known_one_obeys() -> None:
+    generic = gateway_presets()["generic"]
+    for preset in gateway_presets().values():
+        assert preset.refuse_fields <= generic.refuse_fields
+        assert set(preset.control_prefixes) <= set(generic.control_prefixes)
 
 
 def test_generic_stands_in_for_every_model_provider() -> None:

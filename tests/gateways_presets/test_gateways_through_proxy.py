@@ -127,3 +127,46 @@ def test_one_variable_turns_the_gateway_on(
         [received] = upstream.requests
         assert received.target == target
         assert received.header("authorization") == f"Bearer {KEY}"
+
+
+def test_the_operators_headers_replace_the_clients_however_they_are_spelt(
+    start_proxy: Callable[..., Proxy], start_upstream: Callable[..., Upstream]
+) -> None:
+    gateway = start_upstream("gateway.example")
+    policy = {
+        "gateway": {"url": "https://gateway.example", "headers": {"X-Team": "ours"}},
+        "connections": {"team": ANTHROPIC},
+        "allow": [{"name": "claude", "connection": "team"}],
+    }
+    proxy = start_proxy(policy, upstreams=[gateway], environ={"GATEWAY_KEY": KEY})
+    headers = {
+        "x-api-key": proxy.placeholder("team"),
+        "X_Team": "theirs",
+        "x.team": "theirs",
+        "X-TEAM": "theirs",
+    }
+    answer = proxy.request("POST", "api.anthropic.com", "/v1/messages", headers=headers, body=b"{}")
+    assert answer.status == 200
+    assert gateway.requests[-1].headers("x-team") == ["ours"]
+    assert b"theirs" not in gateway.requests[-1].raw_head
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/messages"])
+def test_a_denial_written_for_the_gateways_path_holds_there(
+    path: str, *, start_proxy: Callable[..., Proxy], start_upstream: Callable[..., Upstream]
+) -> None:
+    gateway = start_upstream("gateway.example")
+    policy = {
+        "gateway": {"url": "https://gateway.example/cf", "kind": "cloudflare"},
+        "connections": {"team": ANTHROPIC},
+        "allow": [{"name": "claude", "connection": "team"}],
+        "deny": [{"name": "closed", "hosts": ["gateway.example"], "paths": [f"/cf{path}"]}],
+    }
+    proxy = start_proxy(policy, upstreams=[gateway], environ={"GATEWAY_KEY": KEY})
+    headers = {"x-api-key": proxy.placeholder("team")}
+    answer = proxy.request(
+        "POST", "gateway.example", "/cf/anthropic/v1/messages", headers=headers, body=b"{}"
+    )
+    denied = path.startswith("/anthropic")
+    assert answer.status == (403 if denied else 200)
+    assert len(gateway.requests) == (0 if denied else 1)

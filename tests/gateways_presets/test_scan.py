@@ -14,8 +14,8 @@ from understudy.gateways.scan import FieldScanner
 FIELDS = frozenset({"api_base", "base_url"})
 
 
-def scan(body: bytes, size: int) -> bool:
-    scanner = FieldScanner(FIELDS)
+def scan(body: bytes, size: int, *, is_form: bool = False) -> bool:
+    scanner = FieldScanner(FIELDS, is_form=is_form)
     return any(scanner.feed(body[i : i + size]) for i in range(0, len(body), size))
 
 
@@ -38,6 +38,15 @@ def scan(body: bytes, size: int) -> bool:
         b"model=x&api%5Fbase=y",
         b"model=x&metadata=%7B%22%61pi%5C%75005fbase%22%3A1%7D",
         b"--b\r\nContent-Disposition: form-data; name*=utf-8''api%5Fbase\r\n\r\nx",
+        b"--b\r\nContent-Disposition: form-data;\r\n name*0=api_; name*1=base\r\n\r\nx",
+        b'--b\r\nContent-Disposition: form-data; name="api\\_\\base"\r\n\r\nx',
+        b"--b\r\nContent-Transfer-Encoding: base64\r\n\r\neyJhcGlfYmFzZSI6MX0=",
+        b'metadata={"api\\u005fbase":1}',
+        b"model=x&Api_Base=y",
+        b'{"API_BASE": 1}',
+        '{"bas\u0065_url": 1}'.replace("u", "U").encode(),
+        '{"ba\u017fe_url": 1}'.encode(),
+        rb'{"a": {"Api\u005fBase": 1}}',
         rb'{"metadata": "{\"api_base\": 1}"}',
         rb'{"metadata": " \n{\"a\": \"\\\\\", \"api\\u005fbase\": 1}"}',
         rb'{"metadata": "\u007b\u0022api_base\u0022: 1}"}',
@@ -51,6 +60,22 @@ def scan(body: bytes, size: int) -> bool:
 )
 def test_a_refused_field_is_found(body: bytes, size: int) -> None:
     assert scan(body, size)
+    assert refuse_body(FIELDS, body) or b"[" * 2000 in body or b"x" * 2000 in body
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":"&api_base=https://evil.example&"}',
+        b'{"a": "&api%5fbase=x"}',
+        b'{"deep": {"er": {"api\\u005fbase": 1}}}',
+        '{"api_base": 1}'.encode("utf-16"),
+    ],
+)
+def test_a_form_that_looks_like_json_is_read_as_a_form(body: bytes, size: int) -> None:
+    assert scan(body, size, is_form=True)
+    assert refuse_body(FIELDS, body, is_form=True)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4096])
@@ -65,6 +90,8 @@ def test_a_refused_field_is_found(body: bytes, size: int) -> None:
         b"",
         b"my_api_base_url=x",
         b"my%5Fapi_base=x",
+        b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename*=utf-8''a%20b\r\n\r\nx",
+        b"--b\r\nContent-Transfer-Encoding: binary\r\n\r\nEnter your name* = x; name* x",
         rb'{"input": "what is {\"api_base\": 1}?"}',
         rb'{"input": "{\"a\": \"api_base\"}"}',
         rb'{"input": "[{\"api_base\": 1}]"}',
@@ -75,6 +102,7 @@ def test_a_refused_field_is_found(body: bytes, size: int) -> None:
 )
 def test_a_field_that_only_looks_alike_passes(body: bytes, size: int) -> None:
     assert not scan(body, size)
+    assert not refuse_body(FIELDS, body)
 
 
 _values = st.recursive(

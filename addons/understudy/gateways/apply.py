@@ -11,31 +11,27 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 
 from understudy.credentials.carriers import parameters
+from understudy.gateways.scan import FieldScanner
 from understudy.policy.paths import PathError, readings
 from understudy.reasons import Reason
+from understudy.wire.fields import normal_name
+from understudy.wire.identity import METHOD_OVERRIDES, METHOD_PARAMETERS, PATH_OVERRIDES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from understudy.credentials.carriers import Carrier
     from understudy.gateways.preset import GatewayPreset, ProviderPath
     from understudy.policy.model import Gateway, Scheme
 
-# Frameworks that obey these answer for another method or path than the one that was judged.
-_REWRITING_HEADERS = frozenset(
-    {
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-original-uri",
-        "x-original-url",
-        "x-rewrite-url",
-    }
-)
-_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+_OVERRIDES = METHOD_OVERRIDES | PATH_OVERRIDES
+_BRACKETS = re.compile(r"[\[\].]")
+_FORM = re.compile(rb"form|multipart", re.IGNORECASE)
+# Written in others (UTF-7, EBCDIC), a name is another one to ASCII's readers.
+_CHARSET = re.compile(rb"charset([0-9*]*+)[ \t]*+=[ \t]*+\"?([^\";, \t]*+)", re.IGNORECASE)
+_READABLE_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,8 @@ class Routed:
     """Names of the client's headers that stay behind, as the client wrote them."""
     refuse_body_fields: frozenset[str]
     """Give these and the body to :func:`refuse_body` before anything is sent; empty: stream."""
+    body_is_form: bool
+    """Whether the gateway may read the body as a form, whatever it looks like."""
     carrier: Carrier | None
     """Where the gateway's credential goes; None: where the client's stood."""
 
@@ -86,7 +84,7 @@ def route(
     provider: str,
     method: str,
     target: bytes,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Sequence[tuple[bytes, bytes]],
     *,
     host_is_gateway: bool = False,
 ) -> Routed | Reason:
@@ -118,26 +116,34 @@ def route(
         headers_to_set=_headers_to_set(gateway, entry),
         headers_to_drop=dropped,
         refuse_body_fields=gateway.preset.refuse_fields,
+        body_is_form=_is_form(headers),
         carrier=gateway.preset.carrier,
     )
 
 
-def refuse_body(fields: frozenset[str], body: bytes) -> bool:
+def refuse_body(fields: frozenset[str], body: bytes, *, is_form: bool = False) -> bool:
     """Whether a whole request body holds one of ``fields`` where a gateway would read it.
 
-    Looked at: the names of a JSON object and one level below, duplicates included, in any encoding
-    that JSON allows; for other bodies, forms included, the names as whole words anywhere. A body
-    that begins as JSON and cannot be read is refused: a more forgiving parser may read it.
+    Looked at: the names of a JSON object and one level below, duplicates included, in any letters
+    and any encoding that JSON allows; in other bodies, and in all that ``is_form``, the names as
+    whole words anywhere. A body that begins as JSON and cannot be read is refused: a more
+    forgiving parser may read it.
     """
     if not fields or not body.strip():
         return False
+    in_words = FieldScanner(fields, is_form=True)
+    if is_form:
+        return in_words.feed(body)
     try:
         document = json.loads(body, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError):
-        if body.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n\x00")[:1] in (b"{", b"["):
-            return True
-        return _mentions(fields, body)
-    return isinstance(document, _Pairs) and _holds(fields, document)
+        begins_as_json = body.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n\x00")[:1] in (b"{", b"[")
+        return begins_as_json or in_words.feed(body)
+    if isinstance(document, _Pairs):
+        return _holds(fields, document)
+    if isinstance(document, list):
+        return any(isinstance(entry, _Pairs) and _names(fields, entry) for entry in document)
+    return False
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -145,25 +151,23 @@ class _Pairs(list[tuple[str, object]]):
 
 
 def _holds(fields: frozenset[str], document: _Pairs) -> bool:
-    for name, value in document:
-        if name in fields:
-            return True
+    if _names(fields, document):
+        return True
+    for _, value in document:
         if isinstance(value, str) and value.lstrip()[:1] == "{":
             # LiteLLM also reads metadata that is JSON inside a string.
             try:
                 value = json.loads(value, object_pairs_hook=_Pairs)  # noqa: PLW2901 - the same value, decoded
             except (ValueError, RecursionError):
                 continue
-        if isinstance(value, _Pairs) and any(inner in fields for inner, _ in value):
+        if isinstance(value, _Pairs) and _names(fields, value):
             return True
     return False
 
 
-def _mentions(fields: frozenset[str], body: bytes) -> bool:
-    names = b"|".join(re.escape(field.encode("ascii")) for field in sorted(fields))
-    pattern = re.compile(rb"(?<![0-9A-Za-z_-])(?:" + names + rb")(?![0-9A-Za-z_-])")
-    plain = unquote_to_bytes(body) if not _NOT_TEXT.search(body) else body
-    return bool(pattern.search(body) or pattern.search(plain))
+def _names(fields: frozenset[str], document: _Pairs) -> bool:
+    # Gateways in Go read a name in any letters.
+    return any(name.casefold() in fields for name, _ in document)
 
 
 def _plain(raw_path: bytes) -> str | None:
@@ -195,17 +199,14 @@ def _base_path(gateway: Gateway) -> str:
 
 
 def _control_headers(
-    preset: GatewayPreset, headers: Iterable[tuple[bytes, bytes]]
+    preset: GatewayPreset, headers: Sequence[tuple[bytes, bytes]]
 ) -> frozenset[bytes] | None:
     """The client's headers to leave behind; None where one of them steers the gateway."""
     dropped = set()
     own = preset.carrier.header if preset.carrier else None
     for raw_name, value in headers:
-        name = _normal(raw_name)
-        if name in _REWRITING_HEADERS:
-            return None
-        # A compressed body hides its fields from the look that is taken at it.
-        if name == "content-encoding" and preset.refuse_fields and value.strip() != b"identity":
+        name = normal_name(raw_name)
+        if name in _OVERRIDES or (preset.refuse_fields and _hides_body(name, value)):
             return None
         if not name.startswith(preset.control_prefixes) or raw_name.lower() == own:
             continue
@@ -215,13 +216,33 @@ def _control_headers(
     return frozenset(dropped)
 
 
-def _steers(preset: GatewayPreset, target: bytes) -> bool:
-    return any(
-        (name := parameter.name.decode("latin-1")) in preset.refuse_fields
-        or _normal(parameter.name).startswith(preset.control_prefixes)
-        or name.partition("[")[0] in preset.refuse_fields
-        for parameter in parameters(target)
+def _hides_body(name: str, value: bytes) -> bool:
+    """Whether a header tells of a coding that hides the body's fields from a look at it."""
+    if name == "content-encoding":
+        return value.strip() != b"identity"
+    return name == "content-type" and any(
+        extended or charset.lower() not in _READABLE_CHARSETS
+        for extended, charset in _CHARSET.findall(value)
     )
+
+
+def _is_form(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return any(
+        _FORM.search(value) for name, value in headers if normal_name(name) == "content-type"
+    )
+
+
+def _steers(preset: GatewayPreset, target: bytes) -> bool:
+    for parameter in parameters(target):
+        if parameter.name.lower() in METHOD_PARAMETERS:
+            return True
+        for part in (parameter.name + b"=" + parameter.value).split(b";"):
+            name = part.partition(b"=")[0].strip()
+            words = _BRACKETS.split(name.decode("latin-1").lower())
+            steers = normal_name(name).startswith(preset.control_prefixes)
+            if steers or not preset.refuse_fields.isdisjoint(words):
+                return True
+    return False
 
 
 def _headers_to_set(gateway: Gateway, entry: ProviderPath) -> tuple[tuple[str, str], ...]:
@@ -229,8 +250,3 @@ def _headers_to_set(gateway: Gateway, entry: ProviderPath) -> tuple[tuple[str, s
     if any(name.lower().startswith(prefixes) for name, _ in gateway.headers):
         return gateway.headers
     return (*entry.headers, *gateway.headers)
-
-
-def _normal(name: bytes) -> str:
-    # Servers behind CGI-like interfaces read _ and - in header names as one.
-    return name.decode("latin-1").lower().replace("_", "-")

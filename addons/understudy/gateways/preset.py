@@ -7,7 +7,7 @@ policy writes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -77,7 +77,9 @@ class GatewayPreset:
     harmless_headers: frozenset[str]
     """Control headers that only label a request: dropped, where others are refused."""
     refuse_fields: frozenset[str]
-    """JSON fields and query parameters that steer the gateway."""
+    """JSON fields and query parameters that steer the gateway, in lower case."""
+    refuses_all_known: bool
+    """Whether what any other kind refuses is refused here too."""
 
     def supports(self, provider: str) -> bool:
         """Whether this kind of gateway can stand in for ``provider``."""
@@ -92,6 +94,15 @@ def gateway_presets() -> Mapping[str, GatewayPreset]:
         if entry.name.endswith(".yaml"):
             preset = read_preset(entry.name.removesuffix(".yaml"), entry.read_text("utf-8"))
             found[preset.kind] = preset
+    for kind, preset in found.items():
+        if preset.refuses_all_known:
+            found[kind] = replace(
+                preset,
+                control_prefixes=tuple(
+                    sorted({prefix for each in found.values() for prefix in each.control_prefixes})
+                ),
+                refuse_fields=frozenset().union(*[each.refuse_fields for each in found.values()]),
+            )
     return MappingProxyType(found)
 
 
@@ -115,6 +126,7 @@ def read_preset(kind: str, text: str) -> GatewayPreset:
         control_prefixes=document.control_prefixes,
         harmless_headers=frozenset(document.harmless_headers),
         refuse_fields=frozenset(document.refuse_fields),
+        refuses_all_known=document.refuse_all_known,
     )
 
 
@@ -144,7 +156,8 @@ class _Document(_Strict):
     """Every other LLM provider too, its path unchanged."""
     control_prefixes: _Tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+-$")]] = ()
     harmless_headers: _Tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]] = ()
-    refuse_fields: _Tuple[str] = ()
+    refuse_fields: _Tuple[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]] = ()
+    refuse_all_known: bool = False
 
 
 def _provider_path(name: str, entry: _Provider) -> ProviderPath:

@@ -25,6 +25,11 @@ _LEVELS_LOOKED_AT = 2
 _LONGEST_ESCAPE_BYTES = len("%5C%75%30%30%36%31")
 _JSON_STARTS = (b"{", b"[")
 _UTF8_MARK = b"\xef\xbb\xbf"
+# A name that is written in a way of RFC 2231 or under a coding is any name.
+_HIDING = re.compile(
+    rb";\s*name\*[0-9]*\*?\s*=|content-transfer-encoding:\s*(?:base64|quoted)", re.IGNORECASE
+)
+_ESCAPE_CHARACTERS = b"\\\0"
 # JSON in UTF-16 or UTF-32 is all NULs to this scanner, and text to a gateway.
 _UTF16_STARTS = (b"\0", b"\xff", b"\xfe")
 
@@ -33,18 +38,19 @@ class FieldScanner:
     """Looks for ``fields`` as names of a JSON object and one level below, chunk by chunk.
 
     A string that holds a JSON object counts as that object. A body that is not JSON is searched
-    for the names as whole words, escaped as forms and as JSON strings escape them, or not at all.
+    for the names as whole words, escaped as forms and as JSON strings escape them, or not at all;
+    and so is one that ``is_form``, whatever it looks like: a body may be both.
     """
 
-    def __init__(self, fields: frozenset[str]) -> None:
+    def __init__(self, fields: frozenset[str], *, is_form: bool = False) -> None:
         self._fields = fields
         self._words = [field.encode() for field in sorted(fields)]
         either = b"|".join(re.escape(word) for word in self._words)
-        self._whole_word = re.compile(rb"(?<![0-9A-Za-z_-])(?:" + either + rb")(?![0-9A-Za-z_-])")
+        self._whole_word = re.compile(rb"(?<![0-9a-z_-])(?:" + either + rb")(?![0-9a-z_-])")
         longest = max((len(field) for field in fields), default=0)
         self._overlap = (longest + 2) * _LONGEST_ESCAPE_BYTES
         self._names: _NameScanner | None = None
-        self._is_json: bool | None = None
+        self._is_json: bool | None = False if is_form else None
         self._tail = b""
 
     def feed(self, data: bytes) -> bool:
@@ -66,8 +72,11 @@ class FieldScanner:
         window = self._tail + data
         self._tail = window[-self._overlap :]
         unquoted = unquote_to_bytes(window)
-        readings = (window, unquoted, _ESCAPE.sub(_unescape, unquoted))
-        return any(self._mentions(reading) for reading in readings)
+        plain = unquoted.translate(None, _ESCAPE_CHARACTERS)
+        readings = (window, unquoted, plain, _ESCAPE.sub(_unescape, unquoted))
+        return any(self._mentions(reading.lower()) for reading in readings) or bool(
+            _HIDING.search(window)
+        )
 
     def _mentions(self, text: bytes) -> bool:
         # Looking for plain bytes is several times faster than the pattern, and mostly enough.
@@ -155,7 +164,7 @@ class _NameScanner:
         if len(name) > _MAX_NAME_BYTES:
             return True
         try:
-            return json.loads(b'"' + name + b'"', strict=False) in self._fields
+            return json.loads(b'"' + name + b'"', strict=False).casefold() in self._fields
         except ValueError:
             return True
 

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 def decide_request(policy: Policy, target: Target, presented: str | None) -> Verdict:
     """Return :func:`~understudy.policy.decide.decide`'s verdict on a request as it was sent.
 
-    Sent straight to the gateway, its path is read as the provider's that the rule is about.
+    Sent straight to the gateway, its path is read as the provider's that the rule is about; a deny
+    rule that is written for the path at the gateway holds all the same.
     """
     shaped = provider_shaped(policy, target, presented)
+    if shaped != target:
+        as_sent = decide(policy, target, presented)
+        if as_sent.reason is Reason.DENIED_BY_RULE:
+            return as_sent
     verdict = decide(policy, shaped, presented)
     connection = verdict.connection
     if connection is None or not _is_at_gateway(policy, target) or connection.name == presented:

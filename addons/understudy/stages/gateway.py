@@ -10,6 +10,7 @@ from understudy.gateways.apply import refuse_body, route
 from understudy.gateways.scan import FieldScanner
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
+from understudy.wire.fields import normal_name
 from understudy.wire.identity import format_host
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class Gateway:
             if head.content_length is not None and head.content_length <= MAX_KEPT_BODY_BYTES:
                 exchange.inspects_body = True
             else:
-                exchange.scanner = FieldScanner(routed.refuse_body_fields)
+                exchange.scanner = FieldScanner(
+                    routed.refuse_body_fields, is_form=routed.body_is_form
+                )
         request = flow.request
         request.data.host, request.data.port = routed.host, routed.port
         request.data.scheme = routed.scheme.encode("ascii")
@@ -68,8 +71,8 @@ class Gateway:
         """Look for refused fields in a body that was kept back for that."""
         exchange = exchange_of(flow)
         if exchange.refusal is None and exchange.inspects_body and exchange.routed is not None:
-            fields = exchange.routed.refuse_body_fields
-            if refuse_body(fields, flow.request.raw_content or b""):
+            routed, body = exchange.routed, flow.request.raw_content or b""
+            if refuse_body(routed.refuse_body_fields, body, is_form=routed.body_is_form):
                 exchange.refuse(Reason.GATEWAY_OVERRIDE_DENIED)
 
 
@@ -87,8 +90,13 @@ def _lead(
     )
     if isinstance(routed, Reason):
         return routed
+    replaced = {normal_name(name.encode("ascii")) for name, _ in routed.headers_to_set}
     headers = http.Headers(
-        [field for field in outline.fields if field[0] not in routed.headers_to_drop]
+        [
+            field
+            for field in outline.fields
+            if field[0] not in routed.headers_to_drop and normal_name(field[0]) not in replaced
+        ]
     )
     headers["Host"] = format_host(routed.scheme, routed.host, routed.port)
     for name, value in routed.headers_to_set:
