@@ -31,6 +31,7 @@ from understudy.credentials.judge import Plan, apply, inspect, judge
 from understudy.credentials.names import (
     CREDENTIAL_ENDINGS,
     CREDENTIAL_NAMES,
+    LOOKS_LIKE_A_KEY,
     cookies_in,
     credentials_in,
 )
@@ -429,6 +430,33 @@ def test_the_other_half_of_basic_may_not_be_a_key_of_the_agents_own() -> None:
         assert decide(subject, GIT) is Reason.AMBIGUOUS_CREDENTIAL
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ghp_a", "gho_a", "ghs_a", "github_pat_a", "glpat-a", "glcbt-a", "glagent-a", "npm_a",
+        "pypi-a", "sk-a", "SK-A", "hf_a", "AIzaSy", "xoxb-1", "xoxp-1", "AKIA0", "eyJhbGciOiJI.e",
+        "0123456789abcdef" * 2, "0123456789ABCDEF" * 2, "z" * 40, "09azAZ_.~+/=-" * 4,
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_key_is_taken_for_one(text: str) -> None:
+    assert LOOKS_LIKE_A_KEY.match(text.encode())
+    assert decide(head(("Authorization", basic(text, GIT_P))), GIT) is Reason.AMBIGUOUS_CREDENTIAL
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "git", "x-access-token", "oauth2", "__token__", "gitlab-ci-token", "me@corp.example",
+        "ghost", "gl-", "glx-a", "skeleton", "eye", "eyJhbGciOiJI", "github", "hfx", "npm",
+        "f" * 31, "z" * 39, "z" * 40 + "@corp", "my-ghp_a",
+    ],
+)  # fmt: skip
+def test_a_users_name_is_not(text: str) -> None:
+    assert not LOOKS_LIKE_A_KEY.match(text.encode())
+    subject = head(("Authorization", basic(text, GIT_P)))
+    assert carry_out(subject, GIT) == head(("Authorization", basic(text, VALUE)))
+
+
 def test_a_placeholder_in_both_halves_of_basic_is_misplaced() -> None:
     subject = head(("Authorization", basic(GIT_P, GIT_P)))
     assert decide(subject, GIT) is Reason.PLACEHOLDER_MISPLACED
@@ -521,7 +549,7 @@ def test_inject_always_does_not_cover_an_own_key() -> None:
 
 
 def test_cookies_stay_behind_on_a_bound_host() -> None:
-    subject = head(("Cookie", "session=own"), ("x-api-key", P), ("cookie", "b=c"))
+    subject = head(("Cookie", "session=own"), ("x-api-key", P), ("cookie", "b=c"), ("Cookie2", "d"))
     assert carry_out(subject, GOOD) == head(("x-api-key", VALUE))
     assert carry_out(head(("Cookie", "session=own")), GOOD) == head()
     always = replace(GOOD, inject_always=True)
@@ -713,6 +741,16 @@ def test_whatever_is_sent_a_secret_goes_up_alone_and_a_placeholder_never(
         "chat,ghp_012345678901234567890123456789012345",
         "access_token, abc",
         "0123456789abcdef0123456789abcdef",
+        "chat, \tghp_a",
+        "v1.ghp_a",
+        "my-KEY",
+        "v1.bearer",
+        "authorized",
+        "my.secret",
+        "Credential.x",
+        "password",
+        "jwt",
+        "a b" * 11,
     ],
 )
 def test_a_subprotocol_that_may_be_a_key_is_one(offered: str) -> None:
@@ -732,6 +770,7 @@ def test_a_subprotocol_that_may_be_a_key_is_one(offered: str) -> None:
         "mqtt",
         "v12.stomp,v11.stomp",
         "ocpp2.0.1",
+        "a-protocol-with-a-very-long-nam",
     ],
 )
 def test_the_name_of_a_subprotocol_is_no_key(offered: str) -> None:

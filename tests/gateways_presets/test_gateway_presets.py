@@ -196,6 +196,9 @@ def test_a_provider_that_the_gateway_does_not_have_is_refused() -> None:
         ("generic", b"x_ai_eg_model"),
         ("generic", b"x-portkey-custom-host"),
         ("openrouter", b"x-http-method-override"),
+        ("generic", b"X_HTTP_Method"),
+        ("portkey", b"X-Method-Override"),
+        ("cloudflare", b"x-original-uri"),
         ("generic", b"X-Original-URL"),
         ("litellm", b"X_Rewrite_Url"),
     ],
@@ -260,6 +263,8 @@ def test_a_compressed_body_that_cannot_be_looked_at_is_refused() -> None:
     answer = route(gateway("litellm"), "openai", "POST", CHAT, headers)
     assert answer is Reason.GATEWAY_OVERRIDE_DENIED
     assert isinstance(route(gateway("openrouter"), "openai", "POST", CHAT, headers), Routed)
+    plain = (*HEADERS, (b"Content-Encoding", b" identity"))
+    assert isinstance(route(gateway("litellm"), "openai", "POST", CHAT, plain), Routed)
 
 
 @pytest.mark.parametrize(
@@ -360,10 +365,12 @@ FIELDS = frozenset({"api_base", "api_key", "base_url"})
         b"api_base=https%3A%2F%2Fevil.example&model=m",
         b"model=m&%61pi_base=x",
         b"metadata[api_base]=x",
+        b"api_base%41=x",
+        b"\x00\x01%61pi_base=x",
         b'--x\r\nContent-Disposition: form-data; name="api_base"\r\n\r\nhttps://evil\r\n--x--',
         b"--x\r\nContent-Disposition: form-data; name=api_base\r\n\r\n\x00\x01\r\n--x--",
     ],
-    ids=range(24),
+    ids=range(26),
 )
 def test_a_body_that_steers_the_gateway_is_refused(body: bytes) -> None:
     assert refuse_body(FIELDS, body)

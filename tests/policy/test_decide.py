@@ -267,6 +267,47 @@ def test_gateway_is_no_way_around_a_deny_rule_of_the_provider(load_text):
     assert ask(policy, "POST", direct + "/v1/drafts", "openai").allow
 
 
+@pytest.mark.parametrize(
+    ("deny", "holds"),
+    [
+        ("hosts: [api.openai.com]", True),
+        ("hosts: ['*.openai.com']", True),
+        ("hosts: [api.openai.com, other.example]", True),
+        ("hosts: [other.example, api.openai.com]", True),
+        ("hosts: [api.openai.com], ports: [443, 8443]", True),
+        ("hosts: [api.openai.com], schemes: [https, http]", True),
+        ("methods: [GET]", True),
+        ("hosts: [api.anthropic.com]", False),
+        ("hosts: ['*.api.openai.com']", False),
+        ("hosts: [api.openai.com], ports: [8443]", False),
+        ("hosts: [api.openai.com], schemes: [http]", False),
+        ("ports: [8443]", False),
+    ],
+)
+def test_a_deny_rule_holds_at_the_gateway_where_it_holds_at_the_provider(load_text, deny, holds):
+    policy = load_text(f"""
+gateway: {{url: "https://llm.example"}}
+connections: {{openai: {{provider: openai, secret: {{env: OPENAI}}}}}}
+allow: [{{name: openai, connection: openai}}]
+deny: [{{name: never, {deny}}}]
+""").policy
+    for host in ("api.openai.com", "llm.example"):
+        assert ask(policy, "GET", f"https://{host}/v1/models").allow is not holds
+
+
+def test_a_deny_rule_about_one_of_many_hosts_holds_at_the_gateway(load_text):
+    """Which of them a request straight to the gateway is for cannot be told."""
+    policy = load_text("""
+gateway: {url: "https://llm.example", providers: [azure-openai]}
+connections:
+  azure: {provider: azure-openai, hosts: ["*.openai.azure.com"], secret: {env: AZURE}}
+allow: [{name: azure, connection: azure}]
+deny: [{name: never, hosts: [a.openai.azure.com]}]
+""").policy
+    assert ask(policy, "GET", "https://b.openai.azure.com/x").allow
+    assert ask(policy, "GET", "https://llm.example/x").rule == "never"
+
+
 def test_gateway_admits_no_connection_that_does_not_go_through_it(load_text):
     policy = load_text(GATEWAY).policy
     verdict = ask(policy, "POST", "http://127.0.0.1:4000/v1/messages", "forge")

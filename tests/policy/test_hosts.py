@@ -15,6 +15,7 @@ labels = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,10}[a-z0-9_])?", fullmatch=True)
     lambda label: not label.startswith("xn--")
 )
 names = st.lists(labels, min_size=1, max_size=5).map(".".join)
+LONGEST = ".".join(["a" * 62] * 4) + ".a"  # 253 characters
 anything = st.text(max_size=40) | names | st.from_regex(r"[A-Za-z0-9.\[\]:@%_-]{0,30}")
 
 
@@ -37,6 +38,11 @@ anything = st.text(max_size=40) | names | st.from_regex(r"[A-Za-z0-9.\[\]:@%_-]{
         ("[::1]", "::1"),
         ("0:0:0:0:0:0:0:1", "::1"),
         ("[2001:DB8::0:1]", "2001:db8::1"),
+        ("_0z9-_9z0_.a", "_0z9-_9z0_.a"),
+        ("9bücher.example", "xn--9bcher-4ya.example"),
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+        (LONGEST, LONGEST),
+        (LONGEST + ".", LONGEST),
     ],
 )
 def test_host_has_one_canonical_form(written, canonical):
@@ -76,7 +82,7 @@ def test_host_has_one_canonical_form(written, canonical):
         "\uff11\uff12\uff17.0.0.1",
         "127\u30020\u30020\u30021",
         "a" * 64,
-        ".".join(["a" * 50] * 6),
+        LONGEST + "a",
         "\u2100.example",
         "good\uff20evil.example",
         "*.example.com",
@@ -88,7 +94,10 @@ def test_broken_host_is_refused_not_repaired(text):
         canonical_host(text)
 
 
-@pytest.mark.parametrize("text", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "1.2.3.4.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "1.2.3.4.5", "0x", "good.9", "a.b.0x9acf"],
+)
 def test_numeric_name_is_never_an_address_and_no_pattern_matches_it(text):
     assert canonical_host(text) == text
     with pytest.raises(HostError):
@@ -139,6 +148,7 @@ def test_international_name_becomes_what_idna_says_or_is_refused(text):
         (b"good:443", None, Authority("good", 443)),
         (b"GOOD.:1", None, Authority("good", 1)),
         (b"good:65535", None, Authority("good", 65535)),
+        (b"good:10", 443, Authority("good", 10)),
         (b"good", 443, Authority("good", 443)),
         (b"good:8443", 443, Authority("good", 8443)),
         (b"[::1]:443", None, Authority("::1", 443)),
@@ -183,8 +193,9 @@ def test_authority_is_read_once(raw, default_port, authority):
     ],
 )
 def test_authority_that_can_be_read_two_ways_is_refused(raw):
-    with pytest.raises(HostError):
-        parse_authority(raw, None)
+    for default_port in [None] + [443] * (raw != b"good"):
+        with pytest.raises(HostError):
+            parse_authority(raw, default_port)
 
 
 @given(st.binary(max_size=40), st.sampled_from([None, 443]))
@@ -206,6 +217,30 @@ def test_wildcard_matches_any_depth_below_but_not_apex_nor_look_alike():
     assert not pattern.matches("evilgood.example")
     assert not pattern.matches(".good.example")
     assert not pattern.matches("good.example.evil.example")
+
+
+@pytest.mark.parametrize(
+    "text", ["9.example.com", "0x7f.example", "*.9gag.example", "127.0.0.1", "::1", "a.a9"]
+)
+def test_a_pattern_may_look_a_little_like_an_address(text):
+    assert HostPattern.parse(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("https://example.com", "without scheme"),
+        ("example.com/path", "without scheme and path"),
+        ("", "empty"),
+        (".", "empty"),
+        ("*.com", "public suffix"),
+        ("*.127.0.0.1", "nothing is below an address"),
+        ("0x7f.1", "dotted quad"),
+    ],
+)
+def test_a_refused_pattern_says_what_to_write(text, advice):
+    with pytest.raises(HostError, match=advice):
+        HostPattern.parse(text)
 
 
 def test_exact_pattern_matches_itself_alone():

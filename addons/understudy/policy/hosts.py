@@ -162,7 +162,7 @@ def _is_ipv4(name: str) -> bool:
 def _to_a_labels(text: str) -> str:
     try:
         encoded = idna.encode(text, uts46=True, std3_rules=True)
-    except (idna.IDNAError, UnicodeError) as error:
+    except UnicodeError as error:  # idna's own among them
         raise HostError(f"{text!r} is not an international domain name: {error}") from None
     return encoded.decode("ascii").lower()
 
@@ -181,7 +181,7 @@ def _check_name(name: str, text: str) -> None:
         if label.startswith("xn--"):
             try:
                 idna.ulabel(label)
-            except (idna.IDNAError, UnicodeError):
+            except UnicodeError:
                 raise HostError(f"{text!r}: {label!r} is not a valid A-label") from None
 
 
