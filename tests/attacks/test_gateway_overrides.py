@@ -122,6 +122,7 @@ def test_provider_traffic_goes_to_the_gateway_and_nowhere_else(
         "/v1/chat/completions/../../key/generate",
         "/v1/models/..%2f..%2fkey%2fgenerate",
         "/v1/models/x%2fy",
+        "/v1/responses/x%3f/cancel",
     ],
 )
 @pytest.mark.parametrize("host", ["api.openai.com", "gateway.example"])

@@ -46,6 +46,21 @@ def test_alias_is_read_and_its_content_is_blamed_on_the_alias():
         ("a:\n\t- 1\n", 2, "this is not YAML"),
         ("a: 2020-99-99\n", 1, "the date '2020-99-99', which is none"),
         ("a: b\x07\n", 1, "a control character"),
+        ("a:\n- 0443\n", 2, "the number '0443': write a number in plain digits"),
+        ("a: 0x1BB\n", 1, "in plain digits"),
+        ("a: 0b11\n", 1, "in plain digits"),
+        ("a: 4_43\n", 1, "in plain digits"),
+        ("a: +443\n", 1, "in plain digits"),
+        ("a: 7:23\n", 1, "in plain digits"),
+        ("a: 1:30.5\n", 1, "in plain digits"),
+        ("a: 1.0e+3\n", 1, "in plain digits"),
+        ("a: 1\n# seen as one line\u2028b: 2\n", 2, "U+2028"),
+        ("a: 1\n# seen as one line\u2029b: 2\n", 2, "U+2029"),
+        ("a: 1\n# seen as one line\x85b: 2\n", 2, "U+0085"),
+        ("a: 1\n# seen as one line\rb: 2\n", 2, "U+000D"),
+        ("a: 1 # \u202e\n", 1, "U+202E"),
+        ("a: x\u2066\n", 1, "U+2066"),
+        ("a: 1\n\ufeffb: 2\n", 2, "U+FEFF"),
         ("[" * 30, 1, "nested more than 20"),
         ("{a: " * 30, 1, "nested more than 20"),
     ],
@@ -63,6 +78,12 @@ def test_file_that_is_not_utf_8_is_refused_with_its_line():
 
 def test_byte_order_mark_is_no_part_of_the_first_key():
     assert read_tree(b"\xef\xbb\xbfa: 1\n", "p.yaml").value == {"a": 1}
+
+
+def test_plain_numbers_and_windows_line_ends_are_read():
+    tree = read_tree(b"a: [0, 443, -1, 1.5, 0.25]\r\nb: '0443'\r\n", "p.yaml")
+    assert tree.value == {"a": [0, 443, -1, 1.5, 0.25], "b": "0443"}
+    assert tree.problems == []
 
 
 def test_alias_bomb_is_refused():

@@ -20,6 +20,8 @@ _REFUSED = re.compile(r"[\x00-\x1f\x7f\\]|\xc0\xae|\xc0\xaf|\xc1\x9c")
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:/|\Z)", re.IGNORECASE)
 _PARAMETERS = re.compile(r";[^/]*")
 _EMPTY_SEGMENTS = re.compile(r"/{2,}")
+# Decoded before it was split, an escaped ? or # ends the path.
+_BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 
 # Stand-ins for the wildcards while a pattern's literal text is decoded; no byte maps to them.
 _STAR = "\U000f0001"
@@ -35,9 +37,10 @@ def readings(path: str) -> tuple[str, ...]:
     """Return every reading that a server may make of ``path``, the first as it was sent.
 
     The readings are the closure of: percent-decode (at most twice, each byte one character), merge
-    empty segments, remove ``;parameters``. ``path`` comes without its query. Raises
-    :class:`PathError` where a reading holds a dot segment, control characters or a backslash, or
-    where the path as sent holds a fragment, a query, raw non-ASCII or a broken escape.
+    empty segments, remove ``;parameters``, end at a decoded ``?`` or ``#``. ``path`` comes without
+    its query. Raises :class:`PathError` where a reading holds a dot segment, control characters or
+    a backslash, or where the path as sent holds a fragment, a query, raw non-ASCII or a broken
+    escape.
     """
     if _PLAIN.fullmatch(path):
         return (path,)
@@ -56,6 +59,7 @@ def readings(path: str) -> tuple[str, ...]:
         steps = [
             (_EMPTY_SEGMENTS.sub("/", reading), spent),
             (_PARAMETERS.sub("", reading) or "/", spent),
+            (_BEHIND_THE_PATH.sub("", reading), spent),
         ]
         if spent < _DECODINGS:
             steps.append((_decode(reading), spent + 1))
@@ -102,6 +106,11 @@ class PathPattern:
                 raise PathError(
                     f"{text!r} can never match: a path with a dot segment, an empty segment, a "
                     "backslash or control characters does not pass"
+                )
+            if _BEHIND_THE_PATH.search(form):
+                raise PathError(
+                    f"{text!r} can never match: some servers end the path at an escaped ? or #; "
+                    "write * from there on"
                 )
         alternatives = "|".join(_expression(form, text) for form in forms)
         return cls(text, re.compile(alternatives, re.DOTALL))

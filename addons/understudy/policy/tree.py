@@ -6,6 +6,7 @@ events without recursion, within bounds on size, depth and alias expansion.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,13 @@ _TAG_NAMES = {
     "tag:yaml.org,2002:value": "the default key",
 }
 _STRING = "tag:yaml.org,2002:str"
+_NUMBERS = frozenset({"tag:yaml.org,2002:float", "tag:yaml.org,2002:int"})
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|[-+]?\.(?:inf|nan)", re.IGNORECASE)
+# Who reviews a policy must see what YAML reads: to YAML these end a line, and a comment with it,
+# or they change the order in which an editor shows the text (CVE-2021-42574).
+_UNSEEN = re.compile(
+    "\r(?!\n)|[\x85\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
 
 
 @dataclass(slots=True)
@@ -78,6 +86,15 @@ def read_tree(data: bytes, file: str) -> Tree:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         tree.problems.append(Problem(file, line, "", "the file is not UTF-8 text; save it as such"))
+        return tree
+    unseen = _UNSEEN.search(text)
+    if unseen:
+        line = text.count("\n", 0, unseen.start()) + 1
+        message = (
+            f"the character U+{ord(unseen[0]):04X} stands here: it is not seen, and hides how YAML "
+            "reads the text; remove it"
+        )
+        tree.problems.append(Problem(file, line, "", message))
         return tree
     try:
         _Builder(tree).build(text)
@@ -225,11 +242,13 @@ class _Builder:
         tag = self._tag_of(event)
         if tag == _STRING:
             return event.value
-        self._tree.raw[path] = describe_scalar(tag, event.value)
+        self._tree.raw[path] = written = describe_scalar(tag, event.value)
+        if tag in _NUMBERS and not _PLAIN_NUMBER.fullmatch(event.value):
+            # YAML reads 0443 as 291, 1:30 as 90 and 4_43 as 443.
+            raise _StopError(line, path, f"found {written}: write a number in plain digits")
         try:
             return self._constructor.construct_object(yaml.ScalarNode(tag, event.value))
         except (ConstructorError, ValueError, OverflowError):
-            written = self._tree.raw[path]
             raise _StopError(line, path, f"found {written}, which is none; quote it") from None
 
     def _tag_of(self, event: yaml.ScalarEvent) -> str:
