@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import json
+import tracemalloc
 import urllib.parse
 
 import pytest
@@ -178,3 +180,20 @@ def test_a_secret_is_found_wherever_it_stands(length: int) -> None:
             clean = scrubber(("team", secret, PLACEHOLDER))
             data = b"-" * before + form
             assert clean.scrub(data) == b"-" * before + PLACEHOLDER.encode(), (form, before)
+
+
+def test_a_secret_that_was_replaced_does_not_stay_in_memory() -> None:
+    def rotate(count: int) -> int:
+        for number in range(count):
+            value = f"sk-real-rotated-{number:040}"
+            assert scrubber(("team", value, PLACEHOLDER)).scrub(value.encode()) != value.encode()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = rotate(5)
+        # One set of forms takes some 60 kB.
+        assert rotate(40) - before < 200_000
+    finally:
+        tracemalloc.stop()

@@ -396,6 +396,21 @@ def test_connections_are_kept_and_used_again(start: Callable[..., Scene]) -> Non
     assert scene.connections_seen("free.example") == 1
 
 
+@pytest.mark.engine("express")
+def test_a_new_policy_closes_the_connections_that_rest(start: Callable[..., Scene]) -> None:
+    """No request could take them any more: they would only fill descriptors."""
+    scene = start()
+    with scene.tunnel("free.example") as wire:
+        assert wire.request("GET / HTTP/1.1\nHost: free.example").status == 200
+        port = scene.upstreams["free.example"].port
+        assert open_connections_to(port) == 1
+        policy = scene.proxy.policy_file.read_text()
+        scene.proxy.write_policy(policy + "\n# another\n")
+        scene.proxy.wait_until(lambda: open_connections_to(port) == 0)
+        assert wire.request("GET / HTTP/1.1\nHost: free.example").status == 200
+    assert [r.connection for r in scene.expect_allowed("free.example", 2)] == [0, 1]
+
+
 def test_a_connection_that_the_upstream_closed_is_opened_again(
     start: Callable[..., Scene],
 ) -> None:

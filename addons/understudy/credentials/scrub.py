@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from understudy.credentials.forms import echoes
@@ -27,6 +26,7 @@ _SHORT_BYTES = 4096
 _GRAM = 4
 _MIN_STRIDE = 16
 """With shorter steps than this, taking samples lasts as long as searching."""
+_PREPARED_SETS = 64
 
 
 class Guarded(NamedTuple):
@@ -56,12 +56,29 @@ class Forms:
     """Of any so many places in a row within a form, each begins one of its ``grams``."""
 
 
-@lru_cache(maxsize=64)
+_prepared: dict[tuple[str, ...], tuple[tuple[Guarded, ...], Forms]] = {}
+"""For each set of connections, the secrets that they had last."""
+
+
 def forms_of(guarded: tuple[Guarded, ...]) -> Forms:
     """The forms of these secrets; see :func:`understudy.credentials.forms.echoes`.
 
     Where two connections have one and the same secret, the first one's placeholder stands for it.
+    They are kept until one of the connections has another secret: one that was replaced does not
+    stay in memory.
     """
+    connections = tuple([connection for connection, _, _ in guarded])
+    known = _prepared.get(connections)
+    if known is not None and known[0] == guarded:
+        return known[1]
+    forms = _prepare(guarded)
+    if len(_prepared) >= _PREPARED_SETS:
+        _prepared.clear()
+    _prepared[connections] = guarded, forms
+    return forms
+
+
+def _prepare(guarded: tuple[Guarded, ...]) -> Forms:
     replacements: dict[bytes, tuple[str, bytes]] = {}
     for connection, secret, placeholder in guarded:
         value = secret.reveal()
@@ -69,10 +86,13 @@ def forms_of(guarded: tuple[Guarded, ...]) -> Forms:
             for form in echoes(value):
                 replacements.setdefault(form, (connection, placeholder.encode()))
     shortest_first = sorted(replacements, key=len)
+    pattern = re.compile(b"|".join(map(re.escape, reversed(shortest_first))))
+    # It keeps the last 512 patterns, and with them the secrets.
+    re.purge()
     return Forms(
         replacements,
         _needles(shortest_first),
-        re.compile(b"|".join(map(re.escape, reversed(shortest_first)))),
+        pattern,
         tuple(sorted(replacements)),
         bytes({byte for form in replacements for byte in form}),
         len(shortest_first[-1]) if shortest_first else 0,

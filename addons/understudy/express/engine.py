@@ -103,6 +103,9 @@ class Express:
         """Take over what a policy sets for the engine; no request waits for what that takes."""
         self._idle_seconds = policy.limits.idle_timeout_seconds
         self.pool.set_cap(policy.limits.max_connections_per_upstream)
+        # What no request can use any more, and what it was worked out from, is let go.
+        self.pool.retire(policy.digest)
+        self.heads = HeadReader()
         # Parses some 140 roots. Where that fails, each request that needs them says so.
         with contextlib.suppress(ssl.SSLError):
             upstream_context(policy.upstream.ca_pem)

@@ -179,6 +179,12 @@ class Pool:
             return
         idle.append(upstream)
 
+    def retire(self, policy_digest: str) -> None:
+        """Close what is idle and was opened under another policy: nobody takes it any more."""
+        for destination in [d for d in self._idle if d.policy_digest != policy_digest]:
+            for upstream in self._idle.pop(destination):
+                upstream.stream.abort()
+
     def sweep(self) -> None:
         """Close what has been idle for too long."""
         for destination, idle in list(self._idle.items()):

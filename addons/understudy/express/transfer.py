@@ -171,8 +171,8 @@ class Transfer:
         exchange = self.exchange()
         policy = exchange.policy
         host, port = request.data.host, request.data.port
-        plan = exchange.session.plans.get((host, port))
-        if policy is None or plan is None:
+        plan = exchange.dial_plan
+        if policy is None or plan is None or (plan.host, plan.port) != (host, port):
             raise Broken("no decided destination", Reason.INTERNAL_ERROR)
         named = exchange.verdict.connection if exchange.verdict else None
         destination = Destination(

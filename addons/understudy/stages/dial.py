@@ -28,7 +28,7 @@ class Dial:
         self._dialer = dialer
 
     def requestheaders(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
-        """Make sure that the session holds a plan for the decided destination."""
+        """Make the plan for the decided destination."""
         exchange = exchange_of(flow)
         destination, policy = exchange.destination, exchange.policy
         if exchange.refusal is not None or destination is None or policy is None:
@@ -37,7 +37,7 @@ class Dial:
         plan = self._dialer.recall(host, port, policy)
         if plan is None:
             return self._plan(exchange, host, port, policy)
-        exchange.session.plans[host, port] = plan
+        exchange.dial_plan = plan
         return None
 
     async def _plan(self, exchange: Exchange, host: str, port: int, policy: Policy) -> None:
@@ -45,15 +45,14 @@ class Dial:
         if isinstance(plan, Reason):
             exchange.refuse(plan)
         else:
-            exchange.session.plans[host, port] = plan
+            exchange.dial_plan = plan
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
         """Let exactly the decided connection be made, its TLS name pinned to the decision."""
-        session = self._sessions.of(data.client)
+        exchange = self._sessions.of(data.client).exchange
+        plan = exchange.dial_plan if exchange is not None and exchange.refusal is None else None
         address = data.server.address
-        plan = session.plans.get((address[0], address[1])) if address else None
-        exchange = session.exchange
-        if plan is None or exchange is None or exchange.refusal is not None:
+        if plan is None or address is None or (plan.host, plan.port) != address[:2]:
             data.server.error = "no decided destination"
             return
         # mitmproxy would verify the certificate against the client's SNI otherwise.

@@ -55,8 +55,6 @@ class Session:
     """The engine holds the request's whole body already, so its head can wait for it."""
     whole_response: bool = False
     """The engine holds the response's whole body already."""
-    plans: dict[tuple[str, int], DialPlan] = field(default_factory=dict)
-    """Where this connection's decided requests may be dialled, by (host, port)."""
 
 
 @dataclass(slots=True)
@@ -77,6 +75,8 @@ class Exchange:
     routed: Routed | None = None
     """Where the gateway takes the request; None where it goes to its own host."""
     plan: Plan | None = None
+    dial_plan: DialPlan | None = None
+    """Where the decided request may be dialled."""
     outline: Outline | None = None
     """Fields and target as they will go up, so far; None until identity has accepted them."""
     fields: Fields = ()
