@@ -47,7 +47,6 @@ NEVER = (
     "ruamel.yaml.main",
     "tornado",
     "urwid",
-    "watchfiles.main",
     "wsproto.connection",
 )
 MOST_IDLE_MEGABYTES = 80

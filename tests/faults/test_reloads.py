@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -47,16 +48,135 @@ def test_the_published_bundle_follows_the_policys_roots(
     assert bundle.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_file_system_that_tells_of_no_change_is_looked_at_again_and_again(
+ALLOWING: dict[str, Any] = {"version": 1, "allow": [{"name": "a", "hosts": ["a.example"]}]}
+DENYING = ALLOWING | {"deny": [{"name": "none", "hosts": ["a.example"]}]}
+
+
+def lay_out(folder: Path, policy: dict[str, Any]) -> None:
+    folder.mkdir()
+    (folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+
+
+def swap_link(link: Path, target: str) -> None:
+    """As git-sync and other deployments do."""
+    fresh = link.with_name("fresh")
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def replace_folder(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    (folder.parent / "denying").rename(folder)
+
+
+def take_folder_away_and_bring_it_back(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder.parent / "denying").rename(folder)
+
+
+def rewrite_keeping_size_and_time(file: Path) -> None:
+    """As `rsync --times --inplace` may."""
+    before = file.stat()
+    text = file.read_text()
+    file.write_text(text.replace("a.example", "z.example"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a file in a folder behind a link": (
+        "link/policy.yaml",
+        lambda place: swap_link(place / "link", "denying"),
+    ),
+    "a folder behind a link": ("link", lambda place: swap_link(place / "link", "denying")),
+    "a file behind a link": (
+        "other/policy.yaml",
+        lambda place: shutil.copy(place / "denying/policy.yaml", place / "real/policy.yaml"),
+    ),
+    "a folder that is replaced": (
+        "real/policy.yaml",
+        lambda place: replace_folder(place / "real"),
+    ),
+    "a folder that goes and comes back": (
+        "real",
+        lambda place: take_folder_away_and_bring_it_back(place / "real"),
+    ),
+    "a file of the same size and time": (
+        "real/policy.yaml",
+        lambda place: rewrite_keeping_size_and_time(place / "real/policy.yaml"),
+    ),
+    "a file whose name is not text": (
+        "real",
+        lambda place: Path(os.fsdecode(bytes(place / "real") + b"/\xff\xfe.yaml")).write_text(
+            "version: 1\ndeny: [{name: none, hosts: [a.example]}]\n"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", list(CHANGES))
+def test_a_policy_that_changes_out_of_sight_is_in_force_all_the_same(
+    start_proxy: Callable[..., Proxy], tmp_path: Path, how: str
+) -> None:
+    """What a revocation may look like, where no system call tells of it at the file itself."""
+    lay_out(tmp_path / "real", ALLOWING)
+    lay_out(tmp_path / "denying", DENYING)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/policy.yaml").symlink_to("../real/policy.yaml")
+    path, change = CHANGES[how]
+    proxy = start_proxy("", arguments=["--policy", str(tmp_path / path)])
+    with proxy.wire() as wire:
+        assert wire.connect("a.example:443").status == 200
+    change(tmp_path)
+    proxy.wait_for_events("policy.loaded", 2)
+    with proxy.wire() as wire:
+        assert wire.connect("a.example:443").status == 403
+
+
+def test_a_root_that_is_taken_out_of_the_ca_file_is_believed_no_more(
+    start_upstream: Callable[..., Upstream],
+    start_proxy: Callable[..., Proxy],
+    tmp_path: Path,
+    upstream_ca_file: Path,
+) -> None:
+    """The policy only names the file; nothing else of it changes."""
+    roots = tmp_path / "roots" / "company.pem"
+    roots.parent.mkdir()
+    roots.write_bytes(upstream_ca_file.read_bytes())
+    good = start_upstream("good.example")
+    policy = {
+        "allow": [{"name": "good", "hosts": ["good.example"]}],
+        "upstream": {"ca_file": str(roots)},
+    }
+    proxy = start_proxy(policy, upstreams=[good])
+    assert proxy.request("GET", "good.example").status == 200
+    roots.write_text(pem_of(trustme.CA()))
+    proxy.wait_for_events("policy.loaded", 2)
+    assert proxy.request("GET", "good.example").status == 502
+    assert len(good.requests) == 1
+
+
+def test_a_policy_that_something_else_was_in_the_way_of_is_in_force_once_that_is_gone(
     start_proxy: Callable[..., Proxy],
 ) -> None:
-    policy: dict[str, Any] = {"version": 1, "allow": [{"name": "a", "hosts": ["a.example"]}]}
-    proxy = start_proxy(yaml.safe_dump(policy), environ={"WATCHFILES_FORCE_POLLING": "1"})
-    proxy.write_policy(policy | {"mode": "report"})
-    # It compares whole seconds.
-    later = proxy.policy_file.stat().st_mtime + 10
-    os.utime(proxy.policy_file, (later, later))
-    assert proxy.wait_for_events("policy.loaded", 2)[-1]["mode"] == "report"
+    """It is rejected once, and taken without another change of the file or a SIGHUP."""
+    proxy = start_proxy(yaml.safe_dump(ALLOWING))
+    away = proxy.state.rename(proxy.folder / "away")
+    proxy.state.write_text("in the way")
+    bound = {"good": {"hosts": ["b.example"], "carriers": [{"bearer": True}]}}
+    bound["good"]["secret"] = {"env": "KEY"}  # type: ignore[assignment] # not only lists
+    proxy.write_policy(DENYING | {"connections": bound})
+    (rejected,) = proxy.wait_for_events("policy.rejected")
+    assert "state" in str(rejected["problems"])
+    with proxy.wire() as wire:
+        assert wire.connect("a.example:443").status == 200
+    proxy.state.unlink()
+    away.rename(proxy.state)
+    proxy.wait_for_events("policy.loaded", 2)
+    with proxy.wire() as wire:
+        assert wire.connect("a.example:443").status == 403
+    assert len(proxy.events("policy.rejected")) == 1
 
 
 def test_a_connection_that_rests_during_a_reload_has_the_new_budgets_with_its_next_request(

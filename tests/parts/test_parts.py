@@ -17,7 +17,6 @@ WHOLE = {
     "mitmproxy.addons": "default_addons",
     "mitmproxy_rs": "udp.open_udp_connection",
     "ruamel.yaml": "YAML",
-    "watchfiles": "awatch",
     "wsproto": "WSConnection",
 }
 

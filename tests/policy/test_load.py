@@ -474,7 +474,7 @@ def test_digest_follows_every_input(tmp_path):
     trustme.CA().cert_pem.write_to_path(str(ca))
     write(tmp_path, a="upstream: {ca_file: ca.pem}\nallow: [{name: a, hosts: [x.y]}]")
     first = load(tmp_path, {})
-    assert ca in first.files
+    assert ca in first.others
     assert first.policy.digest == load(tmp_path, {"OTHER": "x"}).policy.digest
     assert first.policy.digest.startswith("sha256:")
     seen = {first.policy.digest}

@@ -87,7 +87,6 @@ class Sidecar:
         self.admin_address: tuple[str, int] | Path | None = None
         self._admin: AdminServer | None = None
         self._resources = AsyncExitStack()
-        self._stop_watching = asyncio.Event()
         self._published: str | None = None
         """The bundle as it was written last."""
         self._is_ready = False
@@ -112,15 +111,10 @@ class Sidecar:
         # The last line: what closing breaks off has been told of before.
         self._resources.callback(self._say_stopped)
         self._publish_certificate()
-        # Watched before it is read, so that no change is missed; eagerly, so that it begins now.
-        watcher = asyncio.Task(
-            self.policies.watch(self._stop_watching),
-            loop=asyncio.get_running_loop(),
-            eager_start=True,
-        )
-        self._resources.push_async_callback(self._end_watching, watcher)
         if not self.policies.reload():
             self._publish_bundle(None)
+        watcher = asyncio.create_task(self.policies.watch())
+        self._resources.push_async_callback(_end, watcher)
         # Before the proxy, which must know the port that nobody may reach through it.
         await self._start_admin()
         self._resources.push_async_callback(self.proxy.close)
@@ -215,10 +209,6 @@ class Sidecar:
         self.proxy.reopen()
         self.policies.reload()
 
-    async def _end_watching(self, watcher: asyncio.Task[None]) -> None:
-        self._stop_watching.set()
-        await asyncio.wait([watcher])
-
     # -- the audit's lines about the proxy itself
 
     def _say(self, event: events.Event) -> None:
@@ -242,6 +232,11 @@ class Sidecar:
     def _say_stopped(self) -> None:
         if self._is_ready:
             self._say(events.proxy_stopped(uptime_seconds=time.monotonic() - self.started))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _serve_here(sidecar: Sidecar) -> Proxy:

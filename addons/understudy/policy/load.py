@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ from understudy.policy.problems import PolicyError, Problem
 from understudy.policy.tree import MAX_BYTES, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from understudy.policy.model import Policy
 
-__all__ = ["Loaded", "PolicyError", "Problem", "load"]
+__all__ = ["Loaded", "PolicyError", "Problem", "load", "look"]
 
 _ATTEMPTS = 5
 
@@ -32,7 +33,9 @@ class Loaded:
     policy: Policy
     warnings: tuple[Problem, ...]
     files: tuple[Path, ...]
-    """Every file that was read: the policy's, in order, and the ``ca_file`` it names."""
+    """The policy's, in order."""
+    others: tuple[Path, ...]
+    """What they name and is read with them: the ``ca_file``."""
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -58,8 +61,21 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     return Loaded(
         policy,
         tuple(warnings + _in_order(assembly.problems, files)),
-        (*files, *assembly.extra_files),
+        tuple(files),
+        tuple(assembly.extra_files),
     )
+
+
+def look(path: Path, others: Iterable[Path]) -> object:
+    """Something that is equal as long as the policy at ``path`` and ``others`` are the same files.
+
+    Files behind links included. Quick, as it reads none of them, and never raises.
+    """
+    try:
+        names, _ = _names(path)
+    except PolicyError as error:
+        return error.problems
+    return [_state(file) for file in (*names, *others)]
 
 
 def _in_order(problems: list[Problem], files: Mapping[Path, bytes]) -> list[Problem]:
@@ -99,12 +115,14 @@ def _names(path: Path) -> tuple[list[Path], list[Problem]]:
     return names, warnings
 
 
-def _state(file: Path) -> tuple[str, int, int, int]:
+def _state(file: Path) -> tuple[str, int, int, int, int]:
     try:
         status = file.stat()
-        return str(file.resolve()), status.st_ino, status.st_mtime_ns, status.st_size
-    except (OSError, RuntimeError):
-        return "", 0, 0, 0
+    except OSError:
+        return str(file), 0, 0, 0, 0
+    # Not the time of modification, which whoever writes a file may set as well.
+    changed, size = status.st_ctime_ns, status.st_size
+    return str(file), status.st_dev, status.st_ino, changed, size
 
 
 def _read_policy(file: Path) -> bytes:
@@ -132,7 +150,7 @@ def _unreadable(path: Path, error: OSError) -> PolicyError:
 
 def _digest(files: Mapping[Path, bytes], environ: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
-    parts = [part for file, data in files.items() for part in (file.name.encode(), data)]
+    parts = [part for file, data in files.items() for part in (os.fsencode(file.name), data)]
     if environ.get(URL_VARIABLE):
         parts += [environ.get(name, "").encode() for name in (URL_VARIABLE, KIND_VARIABLE)]
     for part in parts:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from watchfiles._rust_notify import RustNotify
-
-from understudy.policy.load import load
-from understudy.policy.problems import PolicyError
+from understudy.policy.load import load, look
+from understudy.policy.problems import PolicyError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from understudy.policy.load import Loaded
     from understudy.policy.model import Policy
-    from understudy.policy.problems import Problem
 
-_DEBOUNCE_MILLISECONDS = 50
-_STEP_MILLISECONDS = 50
-_POLL_MILLISECONDS = 300
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.1
+_MOST_UNSETTLED_LOOKS = 10
+_RETRY_SECONDS = 5.0
+"""After which a rejected policy is read again, though its files are the same."""
+_RETRY_SHARE = 0.01
+"""Of the time, at most: what takes long to read is tried again more seldom."""
 
 
 class PolicyHolder:
@@ -49,69 +51,81 @@ class PolicyHolder:
         self._environ = environ
         self._on_loaded = on_loaded
         self._on_rejected = on_rejected
+        self._others: tuple[Path, ...] = ()
+        """Files that the policy in force names, and is read from."""
+        self._seen: object = None
+        """How the files looked before they were read last."""
+        self._before: object = None
+        """How they looked a moment ago."""
+        self._unsettled_looks = 0
+        self._retry_at = 0.0
 
     def reload(self) -> bool:
         """Read the files; take them in force if they are good, else keep what there is."""
+        return self._reload(is_retry=False)
+
+    def _reload(self, *, is_retry: bool) -> bool:
+        """As :meth:`reload`; a retry that finds the problems of before tells nobody of them."""
+        began = time.monotonic()
+        # Looked at before it is read, so that no change is missed.
+        self._seen = look(self.path, self._others)
+        problems = self._try()
+        ended = time.monotonic()
+        self._retry_at = ended + max(_RETRY_SECONDS, (ended - began) / _RETRY_SHARE)
+        is_news = not is_retry or problems != self.problems
+        self.problems = problems
+        if problems and is_news:
+            self._on_rejected(problems)
+        return not problems
+
+    def _try(self) -> tuple[Problem, ...]:
+        """What is wrong with the files; where nothing is, they are in force."""
         try:
             loaded = load(self.path, self._environ)
             unchanged = self.current is not None and loaded.policy.digest == self.current.digest
             if not unchanged:
                 self._on_loaded(loaded)
         except PolicyError as error:
-            self.problems = error.problems
-            self._on_rejected(error.problems)
-            return False
+            return error.problems
+        except Exception as error:  # noqa: BLE001 - the one before stays in force, and it is said
+            message = f"reading it failed with {type(error).__name__}"
+            return (Problem(str(self.path), None, "", message),)
+        if loaded.others != self._others:
+            self._others = loaded.others
+            self._seen = None  # they were not looked at before they were read
         if not unchanged:
             self.current = loaded.policy
             self.loaded_at = time.time()
-        self.problems = ()
-        return True
+        return ()
 
     def take(self, policy: Policy | None) -> None:
         """Put in force what another process has read and found good."""
         self.current = policy
         self.loaded_at = time.time()
 
-    async def watch(self, stop: asyncio.Event) -> None:
-        """Reload when the files change, symlink swaps of a mounted ConfigMap included.
+    async def watch(self) -> None:
+        """Reload when any file changes that the policy is read from; until it is cancelled.
 
-        The folder is watched, not the file: editors and Kubernetes replace what they write.
+        It looks. What tells of changes (inotify) misses files behind links, folders that are
+        replaced and what other machines write, and there may be no more of it to be had.
         """
-        is_folder = self.path.is_dir()
-
-        def concerns_policy(changed: str) -> bool:
-            name = Path(changed).name
-            # `..data` is the link that Kubernetes swaps when a mounted ConfigMap changes.
-            return name.startswith("..") or (
-                name.endswith(".yaml") if is_folder else name == self.path.name
-            )
-
-        folder = self.path if is_folder else self.path.parent
-        # What its own loops do, without the library that they wait with.
-        with RustNotify(
-            [str(folder)],
-            False,  # noqa: FBT003 - debug: these have no names
-            _must_poll(),
-            _POLL_MILLISECONDS,
-            False,  # noqa: FBT003 - recursive
-            False,  # noqa: FBT003 - ignore_permission_denied
-        ) as notify:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
             try:
-                while True:
-                    changes = await asyncio.to_thread(
-                        notify.watch, _DEBOUNCE_MILLISECONDS, _STEP_MILLISECONDS, 0, stop
-                    )
-                    if isinstance(changes, str):  # "stop"; signals are not for that thread
-                        return
-                    if any(concerns_policy(path) for _, path in changes):
-                        self.reload()
-            finally:
-                stop.set()  # or the thread would go on
+                self._check()
+            except Exception as error:  # noqa: BLE001 - nobody would see that nobody looks any more
+                logger.error("looking at the policy failed with %s", type(error).__name__)  # noqa: TRY400 - one line
 
-
-def _must_poll() -> bool:
-    """Whether nothing tells of changes: as the operator says, or else in Windows' folders (WSL)."""
-    told = os.environ.get("WATCHFILES_FORCE_POLLING", "").lower()
-    if told:
-        return told not in {"false", "disable", "disabled"}
-    return "microsoft-standard" in os.uname().release.lower()
+    def _check(self) -> None:
+        now, before = look(self.path, self._others), self._before
+        self._before = now
+        if now == self._seen:
+            self._unsettled_looks = 0
+            # What was in the way may have been no file of the policy's: a full disk, say.
+            if self.problems and time.monotonic() >= self._retry_at:
+                self._reload(is_retry=True)
+            return
+        self._unsettled_looks += 1
+        # Who is still writing is given time, but not for ever.
+        if now == before or self._unsettled_looks >= _MOST_UNSETTLED_LOOKS:
+            self.reload()
