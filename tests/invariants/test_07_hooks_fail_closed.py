@@ -28,6 +28,10 @@ from tests.support.scene import Scene, expect_no_secret_written
 from tests.support.upstream import Received, Upstream, answer, answer_echo
 
 from understudy.engine.kinds import ENGINES
+from understudy.express.conversation import Conversation
+from understudy.express.download import Download
+from understudy.express.transfer import Transfer
+from understudy.express.upload import Upload
 from understudy.stages import stages
 
 SECRET = "sk-real-never-with-a-fault-0123456789"
@@ -157,11 +161,13 @@ def ask(scene: Scene, host: str = "good.example", method: str = "GET") -> Answer
         return None
 
 
-def fault(hook: str, when: str) -> str:
-    return hook if when == "before" else f"{hook}:after"
+def fault(hook: str, how: str) -> str:
+    when, _, kind = how.partition(", ")
+    return f"{hook} {kind}".strip() if when == "before" else f"{hook}:after"
 
 
 WHEN = pytest.mark.parametrize("when", ["before", "after"])
+HOW = pytest.mark.parametrize("how", ["before", "after", "before, cancelled"])
 
 
 def is_before_the_dial(hook: str) -> bool:
@@ -184,13 +190,13 @@ def expect_whole_story(scene: Scene) -> None:
 
 @pytest.mark.attack("failing hook")
 @REQUESTS
-@WHEN
+@HOW
 @each_hook(is_before_the_dial)
 def test_an_exception_before_the_answer_denies_and_nothing_goes_up(
-    places: Places, hook: str, when: str, host: str, method: str
+    places: Places, hook: str, how: str, host: str, method: str
 ) -> None:
     scene = scene_of(places)
-    with places.proxy.sabotage(fault(hook, when)):
+    with places.proxy.sabotage(fault(hook, how)):
         answered = ask(scene, host, method)
         scene.settle()
     if answered is not None:
@@ -239,6 +245,58 @@ def test_an_exception_in_an_answer_leaks_no_reflected_secret(
         scene.settle()
     assert scene.verdict()["verdict"] == "allow"
     expect_whole_story(scene)
+    scene.leave()
+
+
+def carriers_of_requests() -> list[str]:
+    """Every coroutine of express's own that a request goes through."""
+    all_of_them = {
+        f"{owner.__name__}.{name}"
+        for owner in (Conversation, Transfer, Upload, Download)
+        for name, method in vars(owner).items()
+        if inspect.iscoroutinefunction(method)
+    }
+    # What these do themselves is to call the others, and to see to what those raise.
+    return sorted(all_of_them - {"Conversation.run", "Conversation._converse", "Transfer.run"})
+
+
+@pytest.mark.attack("failing hook")
+@pytest.mark.engine("express")
+@WHEN
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("place", carriers_of_requests())
+def test_an_exception_in_the_engine_itself_is_told_of_and_leaks_nothing(
+    places: Places, place: str, method: str, when: str
+) -> None:
+    """One verdict, its end where it was an allow, and the next request is served."""
+    scene = scene_of(places)
+    scene.secrets = {SECRET: ["good.example"]}
+    with places.proxy.sabotage(fault(place, when)):
+        answered = ask(scene, method=method)
+        scene.settle()
+    if answered is not None and answered.status != 200:
+        assert (answered.status, answered.reason) == (503, "internal_error")
+    expect_whole_story(scene)
+    scene.leave()
+    again = scene_of(places)
+    again.secrets = scene.secrets
+    answered = ask(again)
+    assert answered is not None
+    assert answered.status == 200
+    again.leave()
+
+
+@pytest.mark.attack("failing hook")
+def test_a_verdict_that_cannot_be_written_as_a_line_still_leaves_one(places: Places) -> None:
+    scene = scene_of(places)
+    with places.proxy.sabotage("decided_line"):
+        answered = ask(scene)
+        scene.settle()
+    assert answered is not None
+    assert (answered.status, answered.reason) == (503, "internal_error")
+    scene.expect_nothing_upstream()
+    verdict = scene.verdict()
+    assert (verdict["event"], verdict["reason"]) == ("connection.rejected", "internal_error")
     scene.leave()
 
 

@@ -129,10 +129,12 @@ class AuditLog:
     def _write_batch(self, batch: bytes, lines: int) -> None:
         try:
             self._sink.write(batch)
-        except AuditUnavailable:
+        except Exception as error:  # whatever went wrong, the line may not be there
             self._report("failed", lines)
             if self._failure == "fail_closed":
-                raise
+                if isinstance(error, AuditUnavailable):
+                    raise
+                raise AuditUnavailable(f"writing failed with {type(error).__name__}") from None
         else:
             self._report("written", lines)
 

@@ -7,6 +7,8 @@ hooks from lists compiled when addons change, which costs a fraction of the stoc
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
@@ -82,10 +84,14 @@ class FailClosedAddonManager(addonmanager.AddonManager):
                 result = hook(*arguments)
                 if result is not None and inspect.isawaitable(result):
                     await result
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise  # the connection is ending, and not what the hook waited for
+                self._fail(name, error, arguments[0] if arguments else None)
             except Exception as error:  # noqa: BLE001 - whatever a hook raises must refuse
                 self._fail(name, error, arguments[0] if arguments else None)
 
-    def _fail(self, hook: str, error: Exception, subject: object) -> None:
+    def _fail(self, hook: str, error: BaseException, subject: object) -> None:
         # The exception's text may quote the request, a secret included: only its type is logged.
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -100,6 +106,14 @@ class FailClosedAddonManager(addonmanager.AddonManager):
         except Exception as second:  # noqa: BLE001 - the last resort below must be reached
             logger.error("refusing after %s failed with %s", hook, type(second).__name__)  # noqa: TRY400 - no text of the exception
             _last_resort(subject)
+            self._leave_a_line(subject)
+
+    def _leave_a_line(self, subject: object) -> None:
+        """Record the connection as refused where a request's own verdict cannot be written."""
+        exchange = find_exchange(subject) if isinstance(subject, http.HTTPFlow) else None
+        if exchange is not None and not exchange.decided:
+            with contextlib.suppress(Exception):
+                self.refuse_session(exchange.session)
 
     def refuse(self, hook: str, subject: object) -> None:
         """Refuse what a failed hook was about."""
@@ -162,6 +176,12 @@ class FailClosedAddonManager(addonmanager.AddonManager):
         if hook in _LAST_HOOKS:
             status = subject.response.status_code if subject.response else None
             self._recorder.finish(exchange, status, exchange.refusal)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the task itself that somebody wants to end."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _last_resort(subject: object) -> None:

@@ -64,6 +64,6 @@ def _addresses(host: str) -> list[str] | OSError:
         infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         return error
-    except UnicodeError:
+    except Exception:  # noqa: BLE001 - who waits for the name must hear of it
         return OSError("the name cannot be looked up")
     return list(dict.fromkeys(str(info[4][0]) for info in infos))

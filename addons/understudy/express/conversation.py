@@ -14,7 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
 
 from understudy.audit.request_id import new_request_id
-from understudy.authority.pair import AuthorityError
+from understudy.express.broken import log_failure
 from understudy.express.hello import read_hello
 from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.request import MAX_DRAIN_SECONDS, MAX_DRAINED_BYTES
@@ -71,6 +71,9 @@ class Conversation:
                 await self._converse()
         except ConnectionError:
             pass
+        except Exception as error:  # noqa: BLE001 - a connection has its line, whatever breaks
+            log_failure("a connection", error)
+            hooks.refuse_session(found)
         finally:
             self.stream.close()
             # A client that does not read keeps its connection, which counts until it is gone.
@@ -250,10 +253,10 @@ class Conversation:
         if self.session.refusal is not None or tunnel is None:
             return False
         data = TlsData(self.client, context)
+        server_context = self.express.server_contexts.serve(tunnel.host)
         try:
-            server_context = self.express.server_contexts.serve(tunnel.host)
             await stream.start_tls(server_context, server=True, name=None)
-        except (OSError, AuthorityError) as error:
+        except OSError as error:
             self.client.error = str(error)
             await hooks.call("tls_failed_client", data)
             return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from mitmproxy.options import Options
 
 from understudy.engine.addons import FailClosedAddonManager
 from understudy.engine.ports import cannot_listen
+from understudy.express.broken import log_failure
 from understudy.express.commands import Commands
 from understudy.express.contexts import ServerContexts, upstream_context
 from understudy.express.conversation import Conversation
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from understudy.policy.watch import PolicyHolder
     from understudy.stages.exchange import Sessions
     from understudy.stages.record import Recorder
-
-logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 5.0
 _CLOSING_SECONDS = 5.0
@@ -137,8 +135,7 @@ class Express:
         try:
             await conversation.run()
         except Exception as error:  # noqa: BLE001 - a failure of one connection ends that one
-            # The text may quote what was sent, so only the type is logged.
-            logger.error("a connection failed with %s", type(error).__name__)  # noqa: TRY400
+            log_failure("a connection", error)
         finally:
             self._conversations.discard(conversation)
             stream.close()

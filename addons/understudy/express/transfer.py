@@ -10,7 +10,7 @@ from mitmproxy.connection import Server
 from mitmproxy.flow import Error
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from understudy.express.broken import Broken
+from understudy.express.broken import Broken, log_failure
 from understudy.express.download import Download
 from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.places import Slot
@@ -73,6 +73,12 @@ class Transfer:
                 self.client.abort()
                 return False
             return await self._fail(Broken("took too long", Reason.TIMEOUT))
+        except Exception as error:  # noqa: BLE001 - a request has its lines, whatever breaks
+            log_failure("a request", error)
+            exchange = find_exchange(self.flow)
+            if exchange is not None:
+                exchange.refuse(Reason.INTERNAL_ERROR)
+            return await self._fail(Broken("failed"))
         finally:
             outbox.requests -= 1
 

@@ -114,10 +114,12 @@ class Recorder:
         """Record the verdict; a line that cannot be written turns an allow into a refusal."""
         if exchange.decided:
             return
+        # Made before anything is noted as done: where that fails, the refusal has its own line.
+        line = decided_line(exchange, self._audit.redact)
         exchange.decided = True
         exchange.decided_at = time.perf_counter()
         try:
-            self._audit.write_line(decided_line(exchange, self._audit.redact))
+            self._audit.write_line(line)
         except AuditUnavailable:
             exchange.refuse(Reason.AUDIT_UNAVAILABLE)
         verdict, refusal = exchange.verdict, exchange.refusal
@@ -139,8 +141,10 @@ class Recorder:
         if exchange.finished or not exchange.forwarded:
             exchange.finished = True
             return
-        exchange.finished = True
         now = time.perf_counter()
+        line = finished_line(exchange, status=status, reason=reason, now=now)
+        exchange.finished = True
+        self._audit.write_line_soon(line)
         rule = exchange.verdict.rule if exchange.verdict else None
         connection = exchange.verdict.connection if exchange.verdict else None
         self._metrics.finished(
@@ -155,8 +159,6 @@ class Recorder:
         if exchange.scrubber:
             for name, count in exchange.scrubber.found.items():
                 self._metrics.reflected(name, count)
-        line = finished_line(exchange, status=status, reason=reason, now=now)
-        self._audit.write_line_soon(line)
 
     def _write(self, event: dict[str, object]) -> None:
         # What it tells of is refused already.

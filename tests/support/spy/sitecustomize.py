@@ -5,7 +5,9 @@ asks of the system. UNDERSTUDY_SPY_NAMES is all that names resolve to: a JSON ob
 to its answers, one list of addresses for each look-up in turn, the last one for ever; other names
 do not exist, and "slow:30" among the addresses makes the look-up take 30 seconds.
 UNDERSTUDY_SPY_FAULT names a file; while that says ``Swap.requestheaders``, this hook of this addon
-raises, and with ``Swap.requestheaders:after`` it does its work first. UNDERSTUDY_SPY_CLOCK names a
+raises, and with ``Swap.requestheaders:after`` it does its work first; ``… cancelled`` raises
+CancelledError. What carries requests in express has such switches too, and what makes the audit's
+lines. UNDERSTUDY_SPY_CLOCK names a
 file that says by how many seconds the wall clock is ahead. UNDERSTUDY_SPY_GAUGES names a file
 into which, its own number added to the name, a process writes on SIGUSR1 what it holds:
 descriptors, threads, tasks, memory.
@@ -133,33 +135,47 @@ if _fault_file:
     import inspect
     import pathlib
 
-    def _raise():
-        raise RuntimeError("sabotage: sk-real-secret-in-an-exception-text")
+    _CARRIERS = ("Conversation", "Transfer", "Upload", "Download")
+    _LINES = ("decided_line", "finished_line")
 
-    async def _raise_after(awaitable):
+    def _raise(how):
+        import asyncio  # noqa: PLC0415 - as above
+
+        error = asyncio.CancelledError if how == "cancelled" else RuntimeError
+        raise error("sabotage: sk-real-secret-in-an-exception-text")
+
+    async def _raise_after(awaitable, how):
         await awaitable
-        _raise()
+        _raise(how)
 
-    def _sabotage(owner, name, hook):
+    def _sabotage(place, hook):
         @functools.wraps(hook)
-        def sabotaged(self, *arguments):
-            fault = pathlib.Path(_fault_file).read_text(encoding="ascii")
-            if fault == f"{owner}.{name}":
-                _raise()
-            result = hook(self, *arguments)
-            if fault == f"{owner}.{name}:after":
+        def sabotaged(*arguments, **named):
+            text = pathlib.Path(_fault_file).read_text(encoding="ascii")
+            fault, _, how = text.partition(" ")
+            if fault == place:
+                _raise(how)
+            result = hook(*arguments, **named)
+            if fault == f"{place}:after":
                 if inspect.isawaitable(result):
-                    return _raise_after(result)
-                _raise()
+                    return _raise_after(result, how)
+                _raise(how)
             return result
 
         return sabotaged
 
+    def _has_switches(owner, attribute):
+        if owner.__name__ in _CARRIERS:
+            return not attribute.startswith("__")
+        return isinstance(vars(owner).get("name"), str) and not attribute.startswith("_")
+
     class _Saboteur(importlib.abc.MetaPathFinder):
-        """Puts a switch before every public method of every addon of ours."""
+        """Puts a switch before every public method of every addon of ours, and some more."""
 
         def find_spec(self, name, path, target=None):
-            if not name.startswith(("understudy.stages.", "understudy.engine.")):
+            if not name.startswith(
+                ("understudy.stages.", "understudy.engine.", "understudy.express.")
+            ):
                 return None
             spec = importlib.machinery.PathFinder.find_spec(name, path)
             if spec is None or spec.loader is None:
@@ -169,13 +185,14 @@ if _fault_file:
             def exec_module(module):
                 original(module)
                 for owner in list(vars(module).values()):
+                    if inspect.isfunction(owner) and owner.__name__ in _LINES:
+                        setattr(module, owner.__name__, _sabotage(owner.__name__, owner))
                     if not isinstance(owner, type) or owner.__module__ != name:
                         continue
-                    if not isinstance(vars(owner).get("name"), str):
-                        continue
                     for attribute, hook in list(vars(owner).items()):
-                        if inspect.isfunction(hook) and not attribute.startswith("_"):
-                            setattr(owner, attribute, _sabotage(owner.__name__, attribute, hook))
+                        if inspect.isfunction(hook) and _has_switches(owner, attribute):
+                            place = f"{owner.__name__}.{attribute}"
+                            setattr(owner, attribute, _sabotage(place, hook))
 
             spec.loader.exec_module = exec_module
             return spec
