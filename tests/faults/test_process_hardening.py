@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -162,6 +163,85 @@ def test_a_standard_error_that_cannot_be_written_stops_nothing(
         proxy.terminate()
         # 120 is what Python exits with where it cannot flush its standard error.
         assert proxy.wait(30) in (0, 120)
+
+
+@linux_only
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)], ids=str)
+def test_closed_standard_descriptors_are_nothing_elses(
+    start_proxy: Callable[..., Proxy], closed: tuple[int, ...]
+) -> None:
+    """Or what is meant for standard output or error goes to a client, say."""
+    redirections = " ".join(f"{number}>&-" for number in closed)
+    proxy = start_proxy(
+        POLICY,
+        # The witness would hold a file of its own open there.
+        environ={"OPENAI_API_KEY": SECRET, "UNDERSTUDY_SPY_FILE": ""},
+        program=["sh", "-c", f'exec "{UNDERSTUDY}" "$@" {redirections}', "sh"],
+    )
+    descriptors = Path(f"/proc/{proxy.process.pid}/fd")
+    for number in closed:
+        assert (descriptors / str(number)).readlink() == Path(os.devnull)
+    with proxy.wire() as wire:
+        assert wire.connect("evil.example:443").status == 403
+    proxy.process.terminate()
+    assert proxy.process.wait(30) == 0
+    assert proxy.events()[-1]["event"] == "proxy.stopped"
+
+
+def test_an_audit_that_would_go_to_a_closed_standard_output_stops_the_start(
+    tmp_path: Path, policy_file: Path, engine: str
+) -> None:
+    command = f'exec "{UNDERSTUDY}" run --engine {engine} --audit - "$@" <&- >&-'
+    ran = subprocess.run(
+        [
+            *("sh", "-c", command, "sh", "--policy", policy_file, "--listen", "127.0.0.1:0"),
+            *("--state-dir", tmp_path / "state", "--admin", "off"),
+        ],
+        env={"PATH": os.environ["PATH"], "OPENAI_API_KEY": SECRET},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert "standard output" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_no_copy_of_a_secret_is_in_the_environment_of_execs_child(
+    tmp_path: Path, policy_file: Path
+) -> None:
+    """Whatever its name, and however it is written down there."""
+    copies = {
+        "COPY_OF_THE_KEY": SECRET,
+        "HEADERS": f"Authorization: Bearer {SECRET}",
+        "BASIC": base64.b64encode(f"user:{SECRET}".encode()).decode(),
+        "CONFIGURATION": json.dumps({"keys": [SECRET]}),
+    }
+    ran = run_understudy(
+        *("exec", "--policy", policy_file, "--state-dir", tmp_path / "state", "--", "env"),
+        environ={"OPENAI_API_KEY": SECRET, "HARMLESS": "stays"} | copies,
+        home=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    names = {line.partition("=")[0] for line in ran.stdout.splitlines()}
+    assert {"OPENAI_API_KEY", "HARMLESS"} <= names
+    assert not names & copies.keys()
+    assert SECRET not in ran.stdout
+
+
+def test_a_secret_in_the_command_line_of_execs_child_is_refused(
+    tmp_path: Path, policy_file: Path
+) -> None:
+    ran = run_understudy(
+        *("exec", "--policy", policy_file, "--state-dir", tmp_path / "state"),
+        *("--", "echo", "-H", f"Authorization: Bearer {SECRET}"),
+        environ={"OPENAI_API_KEY": SECRET},
+        home=tmp_path,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "argument 2" in ran.stderr
+    assert SECRET not in ran.stderr
 
 
 def test_no_secret_is_in_the_command_line_or_outside_the_state_directory(

@@ -6,7 +6,9 @@ not at all; where the system tears one, the next write mends it first.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -71,6 +73,8 @@ class StdoutSink:
     def start(self) -> None:
         """Check that the descriptor is open and read from; raises AuditUnavailable."""
         self._check(STALL_SECONDS)  # other workers may have filled it for a moment
+        if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise _unavailable("standard output", OSError(errno.EBADF, "it is closed"))
         if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
             self.unit_bytes = select.PIPE_BUF  # POSIX, write, "Pipe"
 
@@ -192,10 +196,12 @@ class FileSink:
 
     def close(self) -> None:
         """Close the file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
         self._identity = None
+        if descriptor is not None:
+            # It is closed whatever is said; its number may be another file's the next moment.
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _open(self) -> None:
         # Not blocking, or a FIFO without a reader would hold the process here.

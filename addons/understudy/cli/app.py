@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -63,8 +64,22 @@ def _understudy() -> None:
     """A forward proxy that keeps real keys out of AI agents' hands."""
 
 
+def _hold_standard_descriptors() -> None:
+    """See that numbers 0 to 2 belong to nothing else, where the caller has closed them.
+
+    The next file or connection would get them, and with them what is meant for standard output:
+    the audit. Nothing can be written to what stands there instead.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # gets the lowest number that is free
+
+
 def main() -> None:
     """Run the command line: exit 0 good, 1 the answer is no, 2 wrong usage or configuration."""
+    _hold_standard_descriptors()
     try:
         app()
     except UsageProblem as problem:

@@ -142,16 +142,17 @@ def _watch_network() -> tuple[list[str], list[str]]:
 
 
 async def _run_agent(sidecar: Sidecar) -> dict[str, Any]:
-    from understudy.cli.exec_command import sandbox_of
+    from understudy.cli.exec_command import find_secrets, sandbox_of
 
     policy = sidecar.policies.current
     if policy is None:
         raise RuntimeError(f"the demo's policy is not good: {sidecar.policies.problems}")
+    holds_secret = await find_secrets(policy, sidecar.settings.environ)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
         str(Path(__file__).parent / "demo" / "agent.py"),
-        env=sandbox_of(sidecar, policy),
+        env=sandbox_of(sidecar, policy, holds_secret),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(AGENT_SECONDS):

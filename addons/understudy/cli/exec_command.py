@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from understudy.cli import options
 from understudy.cli.console import UsageProblem, make_app, print_policy_problem, stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from understudy.engine.settings import Settings
     from understudy.engine.sidecar import Sidecar
@@ -117,7 +118,9 @@ async def _serve_and_run(
                 f"{settings.policy} cannot be used", problems=sidecar.policies.problems
             )
         _warn_of_missing_secrets(sidecar)
-        code = await run_child(command, sandbox_of(sidecar, policy), umask)
+        holds_secret = await find_secrets(policy, settings.environ)
+        _check_arguments(command, holds_secret)
+        code = await run_child(command, sandbox_of(sidecar, policy, holds_secret), umask)
         await sidecar.drain()
     except ChildError as error:
         stderr.print(f"[bold red]understudy:[/] {escape(str(error))}", soft_wrap=True)
@@ -142,15 +145,48 @@ def _warn_of_missing_secrets(sidecar: Sidecar) -> None:
             )
 
 
-def sandbox_of(sidecar: Sidecar, policy: Policy) -> dict[str, str]:
-    """The inherited environment, less what a sandbox must not see, plus what it needs."""
+async def find_secrets(policy: Policy, environ: Mapping[str, str]) -> Callable[[str], bool]:
+    """Whether a text holds one of the policy's secrets, as it is or encoded as an echo may be."""
+    from understudy.credentials.resolver import Resolver, SecretUnavailable
+    from understudy.credentials.scrub import Guarded, Scrubber, forms_of
+
+    resolver = Resolver(environ)
+    guarded = []
+    for connection in policy.connections.values():
+        with suppress(SecretUnavailable):
+            guarded.append(Guarded(connection.name, await resolver.resolve(connection), ""))
+    scrubber = Scrubber(forms_of(tuple(guarded)))
+    return lambda text: scrubber.scrub(os.fsencode(text)) != os.fsencode(text)
+
+
+def _check_arguments(command: Sequence[str], holds_secret: Callable[[str], bool]) -> None:
+    """Refuse a real secret in the command line, which every process of the machine can read."""
+    for number, argument in enumerate(command):
+        if holds_secret(argument):
+            raise UsageProblem(
+                f"argument {number} of the command holds a real secret",
+                "Let the command read its variable itself: there it finds a placeholder.",
+            )
+
+
+def sandbox_of(
+    sidecar: Sidecar, policy: Policy, holds_secret: Callable[[str], bool]
+) -> dict[str, str]:
+    """The inherited environment, less what a sandbox must not see, plus what it needs.
+
+    Copies of a real secret go too, under whatever name.
+    """
     from understudy.authority.environment import names_to_remove, sandbox_environment
     from understudy.providers.preset import provider_presets
 
     inherited = sidecar.settings.environ
     presets = provider_presets()
     removed = names_to_remove(policy, presets, inherited)
-    kept = {name: value for name, value in inherited.items() if name not in removed}
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name not in removed and not holds_secret(value)
+    }
     return kept | sandbox_environment(
         policy,
         sidecar.placeholders.current,
