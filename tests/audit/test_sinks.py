@@ -167,6 +167,53 @@ def test_a_rotated_file_is_noticed_within_a_second(path, tmp_path, clock, gone):
     assert path.read_bytes() == (b"theirs\nnew\n" if gone == "replaced" else b"new\n")
 
 
+def test_a_line_that_went_into_a_deleted_file_is_written_again(path, clock):
+    sink = FileSink(path)
+    sink.start()
+    for line in (b"1\n", b"2\n"):
+        path.unlink()
+        sink.write(line)
+        assert path.read_bytes() == line
+    sink.close()
+
+
+def test_where_links_are_not_counted_no_file_counts_as_deleted(path, fake_os):
+    """As on some file systems in user space."""
+
+    def fstat(descriptor):
+        status = list(os.fstat(descriptor))
+        status[stat.ST_NLINK] = 0
+        return os.stat_result(status)
+
+    fake_os.fstat = fstat
+    sink = FileSink(path)
+    sink.start()
+    sink.write(b"1\n")
+    sink.write(b"2\n")
+    sink.close()
+
+    assert path.read_bytes() == b"1\n2\n"
+
+
+def test_after_a_close_that_failed_the_number_is_used_no_more(path, sink, disk, fake_os):
+    """It may be another file's by then."""
+
+    def close(descriptor):
+        os.close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    fake_os.close = close
+    disk.room = 0
+    with pytest.raises(AuditUnavailable, match="No space left"):
+        sink.write(b"1\n")
+    disk.room = None
+    with path.with_name("other").open("w+b") as other:
+        sink.write(b"2\n")
+        assert other.read() == b""
+
+    assert path.read_bytes() == b"2\n"
+
+
 def test_the_path_is_not_looked_at_for_every_line(path, clock, monkeypatch):
     sink = FileSink(path)
     sink.start()

@@ -108,6 +108,17 @@ def test_a_ca_about_to_expire_is_renewed_at_start_and_the_old_one_kept(tmp_path,
     assert (kept / "ca.crt").read_text() == old.cert_pem
 
 
+def test_a_ca_that_a_clock_that_was_ahead_has_made_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(ca, "CLOCK_SKEW", -timedelta(days=40))
+    ahead = Authority.load_or_create(tmp_path)
+    monkeypatch.undo()
+
+    now = Authority.load_or_create(tmp_path)
+
+    assert now.fingerprint_sha256 != ahead.fingerprint_sha256
+    assert now.not_before <= datetime.now(UTC)
+
+
 def test_two_cas_never_share_a_name(tmp_path):
     one = Authority.load_or_create(tmp_path / "one")
     two = Authority.load_or_create(tmp_path / "two")

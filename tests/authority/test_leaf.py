@@ -143,6 +143,20 @@ def test_a_leaf_is_renewed_long_before_it_expires(issuer, monkeypatch):
     assert old.certificate.not_valid_after_utc > Clock.now(UTC) + timedelta(days=1)
 
 
+def test_a_leaf_from_before_the_clock_was_put_back_is_handed_out_no_more(tmp_path, monkeypatch):
+    issuer = LeafIssuer(Authority.load_or_create(tmp_path))
+    monkeypatch.setattr(leaf, "datetime", Clock)
+    monkeypatch.setattr(Clock, "ahead", timedelta(days=40))
+    ahead = issuer.issue("a.example")
+    monkeypatch.setattr(Clock, "ahead", timedelta(0))
+
+    now = issuer.issue("a.example")
+
+    assert now is not ahead
+    assert now.certificate.not_valid_before_utc <= datetime.now(UTC)
+    assert issuer.issue("a.example") is now
+
+
 def test_a_leaf_never_outlives_its_ca(tmp_path, monkeypatch):
     monkeypatch.setattr(ca, "LIFETIME", timedelta(days=1))
     authority = Authority.load_or_create(tmp_path)

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from functools import wraps
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ import pytest
 from tests.credentials.samples import connection
 
 from understudy.credentials.resolver import Resolver, SecretUnavailable
-from understudy.credentials.sources import Fetched, SecretError
+from understudy.credentials.sources import Fetched, FileSource, SecretError
 from understudy.policy.model import Connection, SecretReference
 
 if TYPE_CHECKING:
@@ -85,14 +83,11 @@ def from_file(path: Path) -> Connection:
     return connection("good", secret=SecretReference("file", str(path)))
 
 
-STAMPS = count(1)
-
-
 def write(path: Path, text: str) -> None:
-    """Write a file whose time stamp is old and its own."""
+    """Write a file, and wait until its time stamp can be relied on."""
     path.write_text(text)
-    stamp = next(STAMPS)
-    os.utime(path, (stamp, stamp))
+    while FileSource().version(str(path)) is None:
+        pass
 
 
 @in_loop

@@ -21,10 +21,11 @@ def read(path: Path) -> str:
     return asyncio.run(FileSource().fetch(str(path))).value
 
 
-def age(path: Path, seconds: float = 3600) -> None:
-    """Make a file old enough that its time stamp can be relied on."""
-    status = path.stat()
-    os.utime(path, (status.st_atime, status.st_mtime - seconds))
+def settled_version(path: Path) -> object:
+    """The file's version, once its time stamp is old enough to be relied on."""
+    while (version := FileSource().version(str(path))) is None:
+        pass
+    return version
 
 
 def test_a_variable_is_read_as_it_is() -> None:
@@ -97,14 +98,29 @@ def test_a_fetched_secret_does_not_show_its_value(tmp_path: Path) -> None:
 def test_a_files_version_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("one")
-    age(path)
-    source = FileSource()
-    before = source.version(str(path))
-    assert before is not None
-    assert source.version(str(path)) == before
+    before = settled_version(path)
+    assert FileSource().version(str(path)) == before
     path.write_text("two!")
-    age(path)
-    assert source.version(str(path)) != before
+    assert settled_version(path) != before
+
+
+def test_a_file_that_keeps_its_size_and_its_time_has_another_version(tmp_path: Path) -> None:
+    """As `rsync --times --inplace` may leave it."""
+    path = tmp_path / "key"
+    path.write_text("one")
+    status, before = path.stat(), settled_version(path)
+    path.write_text("two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert FileSource().version(str(path)) != before
+    assert settled_version(path) != before
+
+
+def test_a_file_that_may_no_longer_be_read_has_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("one")
+    before = settled_version(path)
+    path.chmod(0)
+    assert FileSource().version(str(path)) != before
 
 
 def test_a_swapped_symlink_is_a_new_version(tmp_path: Path) -> None:
@@ -112,14 +128,13 @@ def test_a_swapped_symlink_is_a_new_version(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "key").write_text(name)
-        os.utime(tmp_path / name / "key", (1, 1))
     (tmp_path / "..data").symlink_to("one")
     (tmp_path / "key").symlink_to("..data/key")
-    source = FileSource()
-    before = source.version(str(tmp_path / "key"))
+    before = settled_version(tmp_path / "key")
+    settled_version(tmp_path / "two" / "key")
     (tmp_path / "..next").symlink_to("two")
     (tmp_path / "..next").replace(tmp_path / "..data")
-    assert source.version(str(tmp_path / "key")) != before
+    assert FileSource().version(str(tmp_path / "key")) != before
     assert read(tmp_path / "key") == "two"
 
 
@@ -127,7 +142,6 @@ def test_a_file_just_written_has_no_version_to_rely_on(tmp_path: Path) -> None:
     # Written twice within one tick of the clock, it would look unchanged.
     path = tmp_path / "key"
     path.write_text("one")
-    os.utime(path)
     assert FileSource().version(str(path)) is None
     assert FileSource().version(str(tmp_path / "missing")) is None
 

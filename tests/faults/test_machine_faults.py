@@ -9,6 +9,7 @@ import errno
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,12 +124,60 @@ def test_without_descriptors_a_policy_that_cannot_be_read_changes_nothing(
     ]
 
 
+@pytest.fixture
+def clock(tmp_path: Path) -> Callable[[int], dict[str, str]]:
+    """Puts the proxy's clock ahead by so many seconds; gives the environment that it needs."""
+
+    def put(seconds: int) -> dict[str, str]:
+        fresh = tmp_path / "clock.new"
+        fresh.write_text(str(seconds))
+        fresh.replace(tmp_path / "clock")
+        return {"UNDERSTUDY_SPY_CLOCK": str(tmp_path / "clock")}
+
+    return put
+
+
+def test_a_ca_that_expires_is_told_of_as_ours_and_nothing_is_sent(
+    good: Upstream, start_proxy: Callable[..., Proxy], clock: Callable[[int], dict[str, str]]
+) -> None:
+    proxy = start_proxy(POLICY, upstreams=[good], environ=clock(0))
+    assert proxy.request("GET", "good.example").status == 200
+    clock(400 * 86400)
+    with proxy.wire() as wire, contextlib.suppress(*REFUSED):
+        assert wire.connect("good.example:443").status == 200
+        wire.start_tls("good.example").request(GET)
+    (rejected,) = proxy.wait_for_events("connection.rejected")
+    assert rejected["reason"] == "internal_error"
+    status, page = proxy.admin("/readyz")
+    assert (status, b"the CA has expired" in page) == (503, True)
+    assert len(good.requests) == 1
+    clock(0)
+    assert proxy.request("GET", "good.example").status == 200
+    assert proxy.admin("/readyz")[0] == 200
+
+
+def test_a_clock_that_is_put_right_leaves_no_certificate_of_the_future(
+    good: Upstream, start_proxy: Callable[..., Proxy], clock: Callable[[int], dict[str, str]]
+) -> None:
+    """A machine may boot with a clock that is ahead."""
+    first = start_proxy(POLICY, upstreams=[good])
+    first.process.terminate()
+    first.process.wait(30)
+    proxy = start_proxy(POLICY, upstreams=[good], folder=first.folder, environ=clock(2 * 86400))
+    with pytest.raises(ssl.SSLCertVerificationError, match="not yet valid"):
+        proxy.tunnel("good.example")
+    clock(0)
+    assert proxy.request("GET", "good.example").status == 200
+
+
 @pytest.mark.parametrize("jump_seconds", [40 * 86400, -40 * 86400])
 def test_a_clock_that_jumps_changes_time_stamps_and_nothing_else(
-    good: Upstream, start_proxy: Callable[..., Proxy], tmp_path: Path, jump_seconds: int
+    good: Upstream,
+    start_proxy: Callable[..., Proxy],
+    tmp_path: Path,
+    clock: Callable[[int], dict[str, str]],
+    jump_seconds: int,
 ) -> None:
-    clock = tmp_path / "clock"
-    clock.write_text("0")
     key = tmp_path / "key"
     key.write_text("sk-real-timely-0123456789abcdef")
     policy = {
@@ -141,22 +190,17 @@ def test_a_clock_that_jumps_changes_time_stamps_and_nothing_else(
         },
         "allow": [{"name": "good", "connection": "good"}],
     }
-    proxy = start_proxy(policy, upstreams=[good], environ={"UNDERSTUDY_SPY_CLOCK": str(clock)})
+    proxy = start_proxy(policy, upstreams=[good], environ=clock(0))
     head = f"{GET}\nX-Api-Key: {proxy.placeholder('good')}"
-
-    def jump(seconds: int) -> None:
-        fresh = clock.with_suffix(".new")
-        fresh.write_text(str(seconds))
-        fresh.replace(clock)
 
     with proxy.tunnel("good.example") as wire:
         assert wire.request(head).status == 200
-        jump(jump_seconds)
+        clock(jump_seconds)
         for _ in range(3):
             assert wire.request(head).status == 200
         key.write_text("sk-real-changed-0123456789abcdef")
         assert wire.request(head).status == 200
-        jump(0)
+        clock(0)
         assert wire.request(head).status == 200
     assert [received.header("x-api-key") for received in good.requests[-2:]] == [
         "sk-real-changed-0123456789abcdef"

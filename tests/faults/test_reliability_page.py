@@ -21,5 +21,5 @@ def defined(folder: str) -> set[str]:
 def test_every_named_test_exists() -> None:
     named = set(TEST.findall((ROOT / "docs" / "reliability.md").read_text()))
     assert named
-    folders = ("faults", "attacks", "invariants", "workers", "audit", "websocket", "streaming", "express")
-    assert named <= set().union(*map(defined, folders))
+    folders = ["faults", "attacks", "invariants", "workers", "audit", "websocket", "streaming"]
+    assert named <= set().union(*map(defined, [*folders, "express"]))

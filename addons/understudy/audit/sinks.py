@@ -128,7 +128,8 @@ class StdoutSink:
 class FileSink:
     """Appends to a file of mode 0600, and follows its path when a log rotation renames it.
 
-    The path is looked at once a second and on :meth:`reopen`. A last line that an earlier crash
+    The path is looked at once a second and on :meth:`reopen`; a line that went into a deleted
+    file is written again, into a new one. A last line that an earlier crash
     left without its newline is ended first. Character devices are accepted; FIFOs are not, as
     writing to one without a reader would lose lines.
     """
@@ -145,6 +146,8 @@ class FileSink:
         self.unit_bytes = 0
         self.stalled = False
         self._just_opened = False
+        self._counts_links = False
+        """Whether the file system tells of a file that has been deleted."""
 
     def start(self) -> None:
         """Open the file, made if it is not there; raises AuditUnavailable."""
@@ -171,6 +174,10 @@ class FileSink:
             self._take_back(descriptor, written)
             self.close()
             raise _unavailable(str(self._path), error)
+        if self._counts_links and os.fstat(descriptor).st_nlink == 0:
+            # The file has been deleted, and the line with it.
+            self.close()
+            self.write(line)
 
     def check(self) -> None:
         """See whether the file can be opened and its disk has room; raises AuditUnavailable."""
@@ -210,6 +217,7 @@ class FileSink:
         self._descriptor = descriptor
         status = os.fstat(descriptor)
         self._identity = (status.st_dev, status.st_ino)
+        self._counts_links = status.st_nlink > 0
         self._checked_at = time.monotonic()
         if stat.S_ISCHR(status.st_mode):
             os.set_blocking(descriptor, True)

@@ -50,7 +50,8 @@ class Authority:
         """Give the CA under ``state_dir/ca``, made on first use and renewed before it expires.
 
         Key and certificate appear together or not at all, also where two processes start at once.
-        Renewal happens here, with less than 30 days left; the old pair is kept beside the new one.
+        Renewal happens here, with less than 30 days left or before its time has begun; the old
+        pair is kept beside the new one.
         """
         folder = state_dir / "ca"
         if folder.is_dir() and any(folder.iterdir()):
@@ -122,7 +123,9 @@ def to_pem(certificate: x509.Certificate) -> str:
 
 
 def _is_due(authority: Authority) -> bool:
-    return authority.not_after - datetime.now(UTC) < RENEW_BEFORE_EXPIRY
+    now = datetime.now(UTC)
+    # One that has not begun was made by a clock that was ahead: nobody would believe it.
+    return authority.not_after - now < RENEW_BEFORE_EXPIRY or authority.not_before > now
 
 
 def _create(folder: Path) -> Authority:

@@ -42,6 +42,8 @@ class Leaf:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     cert_pem: bytes
     """The certificate alone."""
+    not_before: datetime
+    """When it becomes valid, in UTC."""
     renew_at: datetime
     """When the issuer stops handing this one out, in UTC; well before it expires."""
 
@@ -81,7 +83,8 @@ class LeafIssuer:
         """
         now = datetime.now(UTC)
         leaf = self._leaves.get(host)
-        if leaf is not None and now < leaf.renew_at:
+        # A clock that was put back makes one that was signed before invalid: it has not begun.
+        if leaf is not None and leaf.not_before <= now < leaf.renew_at:
             self._leaves.move_to_end(host)
             return leaf
         leaf = self._sign(host, now)
@@ -124,6 +127,7 @@ class LeafIssuer:
             chain=self._chain,
             key=self._key,
             cert_pem=to_pem(certificate).encode("ascii"),
+            not_before=not_before,
             renew_at=now + (not_after - now) / 2,
         )
 

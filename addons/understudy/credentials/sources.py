@@ -128,6 +128,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _version(status: os.stat_result) -> object:
-    if abs(time.time() - status.st_mtime) < _SETTLED_AFTER_SECONDS:
+    # Not the time of modification, which whoever writes a file may set as well.
+    if abs(time.time() - status.st_ctime) < _SETTLED_AFTER_SECONDS:
         return None
-    return status.st_mtime_ns, status.st_dev, status.st_ino, status.st_size
+    return status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from understudy import VERSION
@@ -33,6 +34,8 @@ class SidecarStatus:
         reasons = []
         if sidecar.policies.current is None:
             reasons.append("no policy is in force")
+        if sidecar.authority.not_after <= datetime.now(UTC):
+            reasons.append("the CA has expired: no client believes the proxy until it is restarted")
         reasons += sidecar.proxy.not_ready()
         if not sidecar.proxy.audit_healthy():
             reasons.append("the audit log cannot be written")

@@ -69,6 +69,9 @@ if _names is not None:
     socket.getaddrinfo = _getaddrinfo
 
 if _clock_file:
+    import datetime
+    import importlib.abc
+    import importlib.machinery
     import time
 
     _time_ns = time.time_ns
@@ -79,6 +82,32 @@ if _clock_file:
 
     time.time_ns = _shifted_ns
     time.time = lambda: _shifted_ns() / 1_000_000_000
+
+    class _ShiftedDatetime(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime.fromtimestamp(time.time(), tz)
+
+    class _Clockmaker(importlib.abc.MetaPathFinder):
+        """Gives the shifted clock to our modules alone: libraries insist on their own class."""
+
+        def find_spec(self, name, path, target=None):
+            if not name.startswith("understudy."):
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            if spec is None or spec.loader is None:
+                return None
+            original = spec.loader.exec_module
+
+            def exec_module(module):
+                original(module)
+                if getattr(module, "datetime", None) is datetime.datetime:
+                    module.datetime = _ShiftedDatetime
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    sys.meta_path.insert(0, _Clockmaker())
 
 if _gauge_file:
     import ctypes
