@@ -170,3 +170,37 @@ def test_a_denial_written_for_the_gateways_path_holds_there(
     denied = path.startswith("/anthropic")
     assert answer.status == (403 if denied else 200)
     assert len(gateway.requests) == (0 if denied else 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "reason"),
+    [
+        ("/key/generate", {}, "path_not_allowed"),
+        ("/v1/files", {}, "path_not_allowed"),
+        ("/v1/messages", {"x-api-key": "sk-an-agents-own-key-0123456789"}, "foreign_credential"),
+        ("/v1/messages", {"x-litellm-tags": "{p}"}, "placeholder_misplaced"),
+    ],
+)
+def test_report_mode_opens_nothing_at_the_gateway(
+    path: str,
+    headers: dict[str, str],
+    reason: str,
+    *,
+    start_proxy: Callable[..., Proxy],
+    start_upstream: Callable[..., Upstream],
+) -> None:
+    gateway = start_upstream("gateway.example")
+    policy = {
+        "mode": "report",
+        "gateway": {"url": "https://gateway.example", "kind": "litellm"},
+        "connections": {"team": ANTHROPIC},
+        "allow": [{"name": "claude", "connection": "team", "paths": ["/v1/messages"]}],
+    }
+    proxy = start_proxy(policy, upstreams=[gateway], environ={"GATEWAY_KEY": KEY})
+    sent = {name: value.format(p=proxy.placeholder("team")) for name, value in headers.items()}
+    body = b'{"api_base": "https://evil.example"}'
+    answer = proxy.request("POST", "gateway.example", path, headers=sent, body=body)
+    assert answer.status == 403
+    assert gateway.requests == []
+    decided = proxy.events("request.decided")[-1]
+    assert (decided["verdict"], decided["reason"]) == ("deny", reason)

@@ -51,7 +51,8 @@ def judge_request(
     plan = judge(presented, verdict=verdict, bound=bound)
     if not isinstance(plan, Reason):
         return Judgement(presented, bound, verdict, plan, None)
-    if policy.mode == "report" and plan.reportable:
+    at_gateway = policy.is_gateway(target.host, target.port)
+    if policy.mode == "report" and plan.reportable and not at_gateway:
         # Nothing is swapped for a request that enforce mode would refuse.
         return Judgement(
             presented,

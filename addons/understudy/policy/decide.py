@@ -148,7 +148,9 @@ def _choose(matching: Sequence[Rule], presented: str | None) -> Rule:
 
 def _deny(policy: Policy, reason: Reason, target: Target, rule: Rule | None = None) -> Verdict:
     name = None if rule is None else rule.name
-    if policy.mode == "enforce" or not reason.reportable:
+    # Routes and fields of the gateway are looked at for an allowed connection only.
+    at_gateway = policy.is_gateway(target.host, target.port)
+    if policy.mode == "enforce" or not reason.reportable or at_gateway:
         return Verdict(allow=False, reason=reason, rule=name)
     # Report mode lets pass what the policy's author has not allowed yet, not what is malformed.
     if target.method in NEVER_METHODS:

@@ -26,7 +26,11 @@ def decide_request(policy: Policy, target: Target, presented: str | None) -> Ver
             return as_sent
     verdict = decide(policy, shaped, presented)
     connection = verdict.connection
-    if connection is None or not _is_at_gateway(policy, target) or connection.name == presented:
+    if (
+        connection is None
+        or not policy.is_gateway(target.host, target.port)
+        or connection.name == presented
+    ):
         return verdict
     # Without a placeholder the path was read for one provider and the rule may be another's.
     own = provider_shaped(policy, target, connection.name)
@@ -45,7 +49,7 @@ def provider_shaped(policy: Policy, target: Target, presented: str | None) -> Ta
     path is. A target elsewhere, or a path of no provider, stays as it is.
     """
     gateway = policy.gateway
-    if gateway is None or not _is_at_gateway(policy, target):
+    if gateway is None or not policy.is_gateway(target.host, target.port):
         return target
     named = policy.connections.get(presented or "")
     for connection in [named] if named is not None else policy.connections.values():
@@ -54,8 +58,3 @@ def provider_shaped(policy: Policy, target: Target, presented: str | None) -> Ta
             if path is not None:
                 return target._replace(path=path)
     return target
-
-
-def _is_at_gateway(policy: Policy, target: Target) -> bool:
-    gateway = policy.gateway
-    return gateway is not None and (target.host, target.port) == (gateway.host, gateway.port)

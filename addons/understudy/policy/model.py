@@ -187,12 +187,16 @@ class Policy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.allow, self.deny))
 
+    def is_gateway(self, host: str, port: int) -> bool:
+        """Whether that is the declared gateway's own address."""
+        gateway = self.gateway
+        return gateway is not None and (host, port) == (gateway.host, gateway.port)
+
     def bound_to(self, host: str, port: int) -> tuple[Connection, ...]:
         """Every connection whose credential belongs to the canonical host (and gateway port)."""
         bound = self._bound.get((host, port))
         if bound is None:
-            gateway = self.gateway
-            at_gateway = gateway is not None and (host, port) == (gateway.host, gateway.port)
+            at_gateway = self.is_gateway(host, port)
             bound = tuple(
                 connection
                 for connection in self.connections.values()
