@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.soak.agents import HOSTS, Agents
 from tests.soak.gauges import ROUNDS, Gauges, judge_growth, read_gauges
-from tests.soak.ledger import Findings, compare
+from tests.soak.ledger import Findings, compare, judge_metrics
 from tests.soak.report import (
     render_broken,
     render_faults,
@@ -144,6 +144,7 @@ class Soak:
             "descriptors, threads, tasks and memory stay flat": judge_growth(
                 self.samples, self.stage.workers
             ),
+            "the metrics count what the audit says": judge_metrics(self.written, findings),
             "the proxy ends with exit code 0 and says nothing unexpected": self._complaints(code),
         }
         self._report(findings, broken)
@@ -167,7 +168,8 @@ class Soak:
         return [*sorted(proxy.folder.glob("audit.*.jsonl")), proxy.audit_file]
 
     def _search(self) -> list[str]:
-        """Secrets in what the proxy wrote anywhere."""
+        """Secrets in what the proxy wrote anywhere, its last words included."""
+        self.written += self.stage.proxy.log.encode()
         found = []
         for file in self._audit_files():
             content = file.read_bytes()

@@ -16,6 +16,7 @@ from typing import Any
 MARK = re.compile(r"soak[0-9a-f]{8}")
 VERDICTS = frozenset({"request.decided", "tunnel.denied", "connection.rejected"})
 MAX_SHOWN = 8
+COUNTED = re.compile(rb"(?m)^understudy_(requests|hook_errors)_total(?:\{[^}]*\})? ([0-9.e+]+)$")
 
 type Line = dict[str, Any]
 type Refusal = tuple[str, str, str | None]
@@ -218,3 +219,16 @@ def _compare_end(entry: Entry, end: Line, name: str, findings: Findings) -> None
         findings.untrue.append(f"{name}: got {entry.status}, audited {end.get('status')}")
     if entry.denial is not None and entry.denial != end.get("reason"):
         findings.untrue.append(f"{name}: told {entry.denial}, audited {end.get('reason')}")
+
+
+def judge_metrics(page: bytes, findings: Findings) -> list[str]:
+    """Hold the last page of metrics against the audit: as many verdicts, and no hook failed."""
+    samples = [(name, float(value)) for name, value in COUNTED.findall(page)]
+    verdicts = sum(value for name, value in samples if name == b"requests")
+    errors = sum(value for name, value in samples if name == b"hook_errors")
+    found = []
+    if verdicts != findings.decided:
+        found.append(f"{verdicts} verdicts in the metrics, {findings.decided} in the audit")
+    if errors:
+        found.append(f"{errors} errors in hooks")
+    return found

@@ -143,11 +143,13 @@ class Stage:
                     "connection": "search",
                     "methods": ["GET", "POST", "PUT"],
                     "paths": ["/soak/**", "/sealed/**"],
+                    "websocket": self.engine == "express",
                 },
                 {"name": "fragile", "connection": "fragile"},
                 {
                     "name": "files",
                     "hosts": ["files.example", "lost.example", "forged.example", "guarded.example"],
+                    "websocket": self.engine == "express",
                 },
             ],
             "deny": [{"name": "sealed", "hosts": ["search.example"], "paths": ["/sealed/**"]}],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.soak.gauges import ROUNDS, WARM_ROUNDS, Gauges, judge_growth, slope_kilobytes
-from tests.soak.ledger import Entry, Ledger, compare
+from tests.soak.ledger import Entry, Ledger, compare, judge_metrics
+from tests.soak.stage import MARKER
+from tests.soak.wire import Watched
 
 type Lines = list[dict[str, Any]]
 
@@ -126,6 +129,40 @@ def test_a_request_upstream_that_no_client_made_is_an_offence() -> None:
     ledger.note_seen("/soak/answer/soakffffffff/9", "a.example")
     ledger.note_seen("/", "a.example")
     assert len(ledger.offences) == 2
+
+
+PAGE = b"""\
+# HELP understudy_requests_total Requests.
+understudy_requests_total{verdict="allow",reason="allowed",rule="a"} 4.0
+understudy_requests_total{verdict="deny",reason="denied_by_rule",rule="b"} 2.0
+understudy_hook_errors_total{hook="request"} 0.0
+"""
+
+
+def test_metrics_that_count_what_the_audit_says_are_not_accused() -> None:
+    assert judge_metrics(PAGE, compare(*a_good_run())) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [PAGE.replace(b"4.0", b"5.0"), PAGE.replace(b" 0.0", b" 1.0"), b""],
+)
+def test_metrics_that_say_something_else_are_found(page: bytes) -> None:
+    assert len(judge_metrics(page, compare(*a_good_run()))) == 1
+
+
+def test_a_secret_that_comes_in_two_pieces_is_found() -> None:
+    async def feed(*pieces: bytes) -> int:
+        shown: list[None] = []
+        reader = Watched(lambda: shown.append(None))
+        for piece in pieces:
+            reader.feed_data(piece)
+        return len(shown)
+
+    secret = f"x-key: {MARKER}0123".encode()
+    assert asyncio.run(feed(secret[:12], secret[12:])) == 1
+    assert asyncio.run(feed(b"x" * 9, secret, b"y")) >= 1
+    assert asyncio.run(feed(secret[:12], b"-", secret[12:])) == 0
 
 
 FLAT = [

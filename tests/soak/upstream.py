@@ -17,6 +17,7 @@ from hashlib import sha256
 
 import trustme
 from tests.clients.model_apis import ModelApi, anthropic_api, openai_api
+from tests.soak.frames import answer_frames
 from tests.soak.ledger import Entry, Ledger, bytes_of
 from tests.support.upstream import Received
 
@@ -104,7 +105,7 @@ class Upstreams:
         if good is None:
             if shown or self.marker in head:
                 offences.append(f"{host} got a credential, and has none")
-        elif len(shown) > 1 or not set(shown) <= good:
+        elif len(shown) > 1 or not set(shown) <= good or head.count(self.marker) > len(shown):
             offences.append(f"{host} got another credential than its own")
 
     def look_at_body(self, host: str, body: bytes) -> None:
@@ -164,6 +165,8 @@ async def _serve(
     if what == "half-read":
         await reader.read(1024)
         return reset(writer)
+    if what == "frames":
+        return await answer_frames(received, reader, writer)
     digest, size = sha256(), 0
     async for piece in _pieces(received, reader):
         digest.update(piece)

@@ -7,12 +7,16 @@ import contextlib
 import re
 import ssl
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Self
 
+from tests.soak.stage import FORMS, has_secret
+
 READ_BYTES = 1 << 16
 KEPT_BYTES = 1 << 16
+LONGEST_FORM = max(map(len, FORMS))
 CLOSED = (OSError, asyncio.IncompleteReadError, ssl.SSLError)
 """What a client sees where the other side has gone."""
 _DETAILS = re.compile(rb'details="([a-z_]+)"')
@@ -41,6 +45,22 @@ class Answer:
         return found[1].decode() if found else None
 
 
+class Watched(StreamReader):
+    """Looks at every byte that a client gets, whatever becomes of it there."""
+
+    def __init__(self, on_secret: Callable[[], None]) -> None:
+        super().__init__(limit=READ_BYTES * 2)
+        self._on_secret = on_secret
+        self._tail = b""
+
+    def feed_data(self, data: bytes) -> None:
+        seen = self._tail + data
+        if has_secret(seen):
+            self._on_secret()
+        self._tail = seen[-LONGEST_FORM:]
+        super().feed_data(data)
+
+
 class Wire:
     """One connection to the proxy."""
 
@@ -49,13 +69,18 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: tuple[str, int]) -> Self:
-        return cls(*await asyncio.open_connection(*address, limit=READ_BYTES * 2))
+    async def open(cls, address: tuple[str, int], on_secret: Callable[[], None]) -> Self:
+        """Connect; ``on_secret`` is called where a secret shows in what comes."""
+        loop = asyncio.get_running_loop()
+        reader = Watched(on_secret)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.create_connection(lambda: protocol, *address)
+        return cls(reader, StreamWriter(transport, protocol, reader, loop))
 
     async def connect(self, authority: str) -> Answer:
         """Ask for a tunnel."""
         self.writer.write(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        answer = await self._read_head()
+        answer = await self.read_head()
         if answer.status != 200:
             await self._read_body(answer)
         return answer
@@ -71,16 +96,16 @@ class Wire:
 
     async def read(self) -> Answer:
         """One whole answer; one that breaks off is not ``whole``."""
-        answer = await self._read_head()
+        answer = await self.read_head()
         while answer.status < 200:
-            answer = await self._read_head()
+            answer = await self.read_head()
         with contextlib.suppress(*CLOSED):
             await self._read_body(answer)
         return answer
 
     async def read_beginning(self) -> Answer:
         """A head and some bytes of the body."""
-        answer = await self._read_head()
+        answer = await self.read_head()
         answer.body = await self.reader.read(READ_BYTES)
         return answer
 
@@ -100,7 +125,8 @@ class Wire:
         with contextlib.suppress(Exception):
             await self.writer.wait_closed()
 
-    async def _read_head(self) -> Answer:
+    async def read_head(self) -> Answer:
+        """The next head."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         return Answer(int(head.split(b" ", 2)[1]), head)
 

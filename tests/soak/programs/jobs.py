@@ -29,6 +29,7 @@ def outcome(status: int, headers: Any, body: bytes) -> dict[str, Any]:
         "status": status,
         "request_id": headers.get("understudy-request-id"),
         "proxy_status": headers.get("proxy-status"),
+        "headers": str(headers),
         "size": len(body),
         "digest": sha256(body).hexdigest(),
         "text": body[:KEPT_CHARACTERS].decode("latin-1"),

@@ -47,6 +47,7 @@ function ask(job) {
         status: answer.statusCode,
         request_id: answer.headers["understudy-request-id"] || null,
         proxy_status: answer.headers["proxy-status"] || null,
+        headers: answer.rawHeaders.join(" "),
         size: whole.length,
         digest: crypto.createHash("sha256").update(whole).digest("hex"),
         text: whole.subarray(0, 2000).toString("latin1"),
