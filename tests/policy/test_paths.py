@@ -32,6 +32,10 @@ def passes(pattern, path):
         ("/a;%2fb", {"/a;%2fb", "/a;/b", "/a/b", "/a"}),
         ("/caf%c3%a9", {"/caf%c3%a9", "/caf\xc3\xa9"}),
         ("/100%25", {"/100%25", "/100%"}),
+        ("/%25252561", {"/%25252561", "/%252561", "/%2561"}),
+        ("/a../.b/...%20/c", {"/a../.b/...%20/c", "/a../.b/... /c"}),
+        ("/a...//..b", {"/a...//..b", "/a.../..b"}),
+        ("/AZaz09_.~!$&'()*+,=:@-%7A", {"/AZaz09_.~!$&'()*+,=:@-%7A", "/AZaz09_.~!$&'()*+,=:@-z"}),
     ],
 )
 def test_path_is_read_in_every_way(path, expected):
@@ -56,6 +60,7 @@ def test_path_is_read_in_every_way(path, expected):
         "/v1/.%2e/admin",
         "/v1/%252e%252e/admin",
         "/v1/%25252e%25252e/admin",
+        "/v1/%25252E%25252E/admin",
         "/v1/x%2f..%2fadmin",
         "/v1/x%252f..%252fadmin",
         "/v1/..;/admin",

@@ -79,6 +79,38 @@ def test_an_absolute_target_keeps_its_authority() -> None:
         (["GET x HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (["GET /a b HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (["GET / HTTP/1.2", "Host: a"], Reason.BAD_TARGET),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: 1" + "0" * 18], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length: 00"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Content-Length:"], Reason.BAD_HEADER),
+        (["POST / HTTP/1.1", "Host: a", "Transfer-Encoding:"], Reason.BAD_HEADER),
+        (
+            ["POST / HTTP/1.1", "Host: a", *["Transfer-Encoding: chunked"] * 2],
+            Reason.BAD_HEADER,
+        ),
+        (["GET / HTTP/1.1", "Host: a", "Proxy-Connection: X-Api-Key"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "Connection: close, Host"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", *["Expect: 100-continue"] * 2], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X(: 1"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", ": 1"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: \x7f"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: \x08"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: \x1f"], Reason.BAD_HEADER),
+        (["GET / HTTP/1.1", "Host: a", "X: " + "y" * 500 + "\x00"], Reason.BAD_HEADER),
+        (["A" * 33 + " / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["A1 / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["-A / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["GET /a?x=\xff HTTP/1.1", "Host: a"], Reason.PATH_NOT_CANONICAL),
+        (["GET /\x7f HTTP/1.1", "Host: a"], Reason.PATH_NOT_CANONICAL),
+        (["GET /?\x00 HTTP/1.1", "Host: a"], Reason.PATH_NOT_CANONICAL),
+        (["GET /?a#b HTTP/1.1", "Host: a"], Reason.PATH_NOT_CANONICAL),
+        (["GET http://a HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET http:///x HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET http://u@a/ HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["GET //a/x HTTP/1.1 ", "Host: a"], Reason.BAD_TARGET),
+        (["CONNECT a HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["CONNECT http://a:443/ HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["CONNECT a:443/ HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
+        (["OPTIONS * HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (["GET ftp://a/ HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (
             ["GET / HTTP/1.1", "Host: a", *[f"X-{n}: y" for n in range(300)]],
@@ -92,18 +124,172 @@ def test_an_ambiguous_head_is_refused(lines: list[str | bytes], reason: Reason) 
     assert parsed.refusal is reason
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "A" * 32 + " / HTTP/1.1",
+        "M-SEARCH / HTTP/1.1",
+        "GET /!~?!~ HTTP/1.1",
+        "GET HTTPS://a/ HTTP/1.1",
+        "CONNECT a:443 HTTP/1.1",
+    ],
+)
+@pytest.mark.parametrize(
+    "field",
+    [
+        "!#$%&'*+-.^_`|~09azAZ: \t\x80\xff ~!",
+        "X: " + "y" * 500,
+        "X:",
+        "Content-Length: 0",
+        "Content-Length: 123456789012345678",
+        "Transfer-Encoding: CHUNKED",
+        "Expect: 100-Continue",
+        "Connection: close",
+        "Connection: ,Keep-Alive ,, TE,trailers\t, Upgrade, HTTP2-Settings",
+        "Proxy-Connection: keep-alive",
+    ],
+)
+def test_a_clean_head_is_not_refused(line: str, field: str) -> None:
+    others = [f"X-{number}: y" for number in range(254)]
+    parsed = parse_head(head(line, "Host: a", field, *others), MAX_HEADERS)
+    assert parsed is not None
+    assert parsed.refusal is None
+    assert len(parsed.fields) == 256
+    name, _, value = field.partition(":")
+    assert parsed.fields[1] == (name.encode(), value.strip(" \t").encode("latin-1"))
+    one_more = parse_head(head(line, "Host: a", field, *others, "X: y"), MAX_HEADERS)
+    assert one_more is not None
+    assert (one_more.refusal, one_more.fields) == (Reason.HEADER_TOO_LARGE, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "keeps_alive"),
+    [
+        ([], "1.1", True),
+        ([], "1.0", False),
+        (["Connection: keep-alive"], "1.0", False),
+        (["Connection: keep-alive"], "1.1", True),
+        (["Connection: close"], "1.1", False),
+        (["Connection: te, CLOSE"], "1.1", False),
+        (["Proxy-Connection: close"], "1.1", False),
+        (["Connection: te", "Connection: close"], "1.1", False),
+    ],
+)
+def test_whether_the_connection_goes_on_is_what_the_client_says(
+    fields: list[str], version: str, keeps_alive: bool
+) -> None:
+    parsed = parse_head(head(f"GET / HTTP/{version}", "Host: a", *fields), MAX_HEADERS)
+    assert parsed is not None
+    assert parsed.keeps_alive is keeps_alive
+    assert parsed.minor_version == int(version[-1])
+
+
+@pytest.mark.parametrize(
+    ("value", "logs_in"),
+    [
+        ("NTLM TlRMTVNTUAAB", True),
+        ("ntlm", True),
+        ("Negotiate YII=", True),
+        ("NEGOTIATE", True),
+        ("Bearer NTLM", False),
+        ("Basic bnRsbTpudGxt", False),
+        ("", False),
+    ],
+)
+def test_a_login_of_the_connection_is_known_by_its_scheme(value: str, logs_in: bool) -> None:
+    parsed = parse_head(
+        head("GET / HTTP/1.1", "Host: a", "authorization: Basic x", f"Authorization: {value}"),
+        MAX_HEADERS,
+    )
+    assert parsed is not None
+    assert parsed.logs_connection_in is logs_in
+
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+HANDSHAKE = [
+    "Host: a",
+    "Upgrade: WebSocket",
+    "Connection: keep-alive, Upgrade",
+    f"Sec-WebSocket-Key: {KEY}",
+    "Sec-WebSocket-Version: 13",
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "lines", "opens"),
+    [
+        ("GET / HTTP/1.1", HANDSHAKE, True),
+        ("POST / HTTP/1.1", HANDSHAKE, False),
+        ("GET / HTTP/1.0", HANDSHAKE, False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Content-Length: 0"], True),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Content-Length: 1"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Transfer-Encoding: chunked"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Expect: 100-continue"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Upgrade: h2c"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, f"Sec-WebSocket-Key: {KEY}"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE, "Sec-WebSocket-Version: 12"], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE[:1], *HANDSHAKE[2:]], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE[:2], *HANDSHAKE[3:]], False),
+        ("GET / HTTP/1.1", [*HANDSHAKE[:3], *HANDSHAKE[4:]], False),
+        ("GET / HTTP/1.1", HANDSHAKE[:4], False),
+    ],
+)
+def test_only_a_proper_handshake_has_a_websockets_key(
+    line: str, lines: list[str], opens: bool
+) -> None:
+    parsed = parse_head(head(line, *lines), MAX_HEADERS)
+    assert parsed is not None
+    assert parsed.websocket_key == (KEY.encode() if opens else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_body", "length", "expects"),
+    [
+        ([], False, None, False),
+        (["Content-Length: 0"], False, 0, False),
+        (["Content-Length: 10"], True, 10, False),
+        (["transfer-ENCODING: Chunked"], True, None, False),
+        (["content-LENGTH:7", "expect: 100-CONTINUE"], True, 7, True),
+    ],
+)
+def test_whether_a_body_follows_is_what_the_framing_says(
+    fields: list[str], has_body: bool, length: int | None, expects: bool
+) -> None:
+    parsed = parse_head(head("POST / HTTP/1.1", "HOST: a", *fields), MAX_HEADERS)
+    assert parsed is not None
+    assert (parsed.refusal, parsed.has_body, parsed.content_length) == (None, has_body, length)
+    assert parsed.expects_continue is expects
+
+
 @pytest.mark.parametrize("line", ["SSH-2.0-OpenSSH_9", "PRI * HTTP/2.0", "\x16\x03\x01", "", "G"])
 def test_what_is_not_http_is_no_head(line: str) -> None:
     assert parse_head(head(line), MAX_HEADERS) is None
 
 
-@pytest.mark.parametrize("start", [b"G", b"GET", b"GET /", b"OPTIONS * ", b"x-y_z "])
+@pytest.mark.parametrize(
+    "start",
+    [b"G", b"GET", b"GET /", b"OPTIONS * ", b"x-y_z ", b"!#$%&'*+-.^_`|~09azAZ", b"A" * 64,
+     b"A" * 64 + b" ", b"!#$%&'*+-.^_`|~09azAZ ", b"GET / HTTP/1.1\r\n", b"GET / HTTP/9\r\nHost"],
+)  # fmt: skip
 def test_a_beginning_of_http_is_waited_for(start: bytes) -> None:
     assert looks_like_http(start)
 
 
 @pytest.mark.parametrize(
-    "start", [b"\x00", b" GET", b"\r\n", b"<html>", b"G\x00", b"A" * 65 + b" /"]
+    "start",
+    [
+        b"\x00",
+        b" GET",
+        b"\r\n",
+        b"<html>",
+        b"G\x00",
+        b"A" * 65,
+        b"A" * 65 + b" /",
+        b"GET /\r\n",
+        b"G\x00 / HTTP/1.1\r\n",
+        b" GET / HTTP/1.1\r\n",
+        b"GET\r\n / HTTP/1.1\r\n",
+    ],
 )
 def test_what_cannot_become_http_is_known_at_once(start: bytes) -> None:
     assert not looks_like_http(start)
