@@ -133,6 +133,8 @@ def test_readings_are_closed_under_what_servers_do(path):
         ("/v1/messages", "/v1/messages/", False),
         ("/v1/messages", "/v1/message", False),
         ("/v1/messages", "/v1/Messages", False),
+        ("/v1/messages", "/x/v1/messages", False),
+        ("/v1/**", "/x/v1/messages", False),
         ("/v1/messages", "/v1/%6dessages", False),
         ("/v1/messages", "/v1/messages%2f..%2fadmin", None),
         ("/v1/*", "/v1/a", True),
@@ -286,3 +288,6 @@ def test_covers_sees_the_common_cases():
     assert PathPattern.parse("/v1/**").covers(PathPattern.parse("/v1/a/**"))
     assert not PathPattern.parse("/v1/a/**").covers(PathPattern.parse("/v1/**"))
     assert not PathPattern.parse("/v1/*").covers(PathPattern.parse("/v1/**"))
+    assert PathPattern.parse("/*/a").covers(PathPattern.parse("/*/a"))
+    assert not PathPattern.parse("/v1").covers(PathPattern.parse("/v1/a"))
+    assert not PathPattern.parse("/*/**").covers(PathPattern.parse("/*b"))

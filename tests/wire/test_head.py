@@ -38,10 +38,17 @@ def test_only_a_tunnel_of_http_1_0_is_asked_for_without_a_host() -> None:
 
 def test_an_absolute_target_keeps_its_authority() -> None:
     parsed = parse_head(
-        head("GET http://good.example:80/x HTTP/1.1", "Host: good.example"), MAX_HEADERS
+        head("GET http://good.example:80/x/y HTTP/1.1", "Host: good.example"), MAX_HEADERS
     )
     assert parsed is not None
-    assert (parsed.form, parsed.authority, parsed.path) == ("absolute", b"good.example:80", b"/x")
+    assert (parsed.form, parsed.authority, parsed.path) == ("absolute", b"good.example:80", b"/x/y")
+
+
+def test_of_a_line_that_cannot_be_read_the_audit_has_what_can_be() -> None:
+    parsed = parse_head(head("GET /a b HTTP/1.1", "Host: a"), MAX_HEADERS)
+    assert parsed is not None
+    assert (parsed.method, parsed.form, parsed.target) == ("GET", "origin", b"/a b HTTP/1.1")
+    assert parsed.has_body  # for all that is known, so nothing behind it is read
 
 
 @pytest.mark.parametrize(
@@ -75,6 +82,11 @@ def test_an_absolute_target_keeps_its_authority() -> None:
         (["POST / HTTP/1.0", "Host: a", "Transfer-Encoding: chunked"], Reason.BAD_HEADER),
         (["TRACE / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
         (["get / HTTP/1.1", "Host: a"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a", "no colon"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a", "Content-Length: x"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a", "Expect: tea"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a", "Host: b"], Reason.BAD_METHOD),
+        (["get / HTTP/1.1", "Host: a", *["X: y"] * 256], Reason.BAD_METHOD),
         (["GET * HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (["GET x HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
         (["GET /a b HTTP/1.1", "Host: a"], Reason.BAD_TARGET),
@@ -377,6 +389,17 @@ def test_a_head_that_is_known_already_is_read_as_any_other(
             reader.recall(raw, max_headers) or expected,
         ):
             assert (found and found._replace(outline=None)) == expected
+
+
+def test_a_head_is_not_known_any_more_under_another_limit() -> None:
+    reader = HeadReader()
+    raw = head("GET / HTTP/1.1", "Host: a", "X: y", "Z: y")
+    assert [reader.read(raw, 256) for _ in range(2)][1] is not None
+    assert reader.recall(raw, 2) is None
+    refused = reader.read(raw, 2)
+    assert refused is not None
+    assert refused.refusal is Reason.HEADER_TOO_LARGE
+    assert reader.recall(raw, 2) is None
 
 
 def test_heads_that_differ_in_their_length_alone_have_one_outline() -> None:

@@ -58,7 +58,7 @@ def readings(path: str) -> tuple[str, ...]:
         spent = decodings[reading]
         steps = [
             (_EMPTY_SEGMENTS.sub("/", reading), spent),
-            (_PARAMETERS.sub("", reading) or "/", spent),
+            (_PARAMETERS.sub("", reading), spent),
             (_BEHIND_THE_PATH.sub("", reading), spent),
         ]
         if spent < _DECODINGS:
