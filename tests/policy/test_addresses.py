@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.policy.addresses import is_guarded, is_within
+from understudy.policy.addresses import is_guarded, is_within, parse_network
 
 
 @pytest.mark.parametrize(
@@ -155,5 +155,35 @@ def test_a_declared_network_covers_the_mapped_form_of_its_addresses() -> None:
     assert not is_within("nonsense", declared)
 
 
+def test_a_declared_network_covers_what_leads_to_its_addresses() -> None:
+    declared = [ip_network("2001:db8:1::/48"), ip_network("10.20.0.0/16"), ip_network("::/127")]
+    for address in ("10.20.255.1", "::10.20.255.1", "2002:a14:ff01::1", "64:ff9b::a14:ff01"):
+        assert is_within(address, declared)
+        assert is_within(address, iter(declared))
+        assert not is_within(address.replace("20", "21").replace("a14", "a15"), declared)
+    assert is_within("2001:db8:1::7%eth0", declared)
+    assert is_within("::1", declared)
+    assert is_within("::", declared)
+    assert not is_within("::2", declared)
+    assert not is_within("0.0.0.1", declared)
+
+
+@pytest.mark.parametrize("text", ["10.20.0.1/16", "10.20.0.0/33", "::1/64", "10.20", "", "any"])
+def test_a_block_that_is_none_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_network(text)
+
+
+@pytest.mark.parametrize("text", ["10.20.0.0/16", "10.20.0.1/32", "fd00::/8"])
+def test_a_block_is_read_as_it_is_written(text: str) -> None:
+    assert str(parse_network(text)) == text
+
+
 def test_declaring_ipv6_networks_does_not_cover_an_ipv4_address_inside() -> None:
-    assert not is_within("64:ff9b::7f00:1", [ip_network("64:ff9b::/96")])
+    for address, network in [
+        ("64:ff9b::7f00:1", "64:ff9b::/96"),
+        ("2002:7f00:1::", "2002::/16"),
+        ("::127.0.0.1", "::/96"),
+        ("::ffff:127.0.0.1", "::ffff:0:0/96"),
+    ]:
+        assert not is_within(address, [ip_network(network)])

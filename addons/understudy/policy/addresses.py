@@ -83,16 +83,13 @@ def is_guarded(address: str) -> bool:
 
 
 def is_within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether any form of ``address`` is in one of the declared ``networks``."""
+    """Whether what ``address`` reaches is in one of the declared ``networks``."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    networks = tuple(networks)
-    return all(
-        any(form.version == network.version and form in network for network in networks)
-        for form in _forms(parsed)[-1:]
-    )
+    reached = _forms(parsed)[-1]
+    return any(reached in network for network in networks)
 
 
 def parse_network(text: str) -> IPv4Network | IPv6Network:
