@@ -88,6 +88,22 @@ def test_anything_else_is_refused_however_it_arrives(raw: bytes) -> None:
             read(raw, size)
 
 
+def test_every_hexadecimal_digit_is_one() -> None:
+    sizes = b"123456789abcdefABCDEF"
+    raw = b"".join(b"%c\r\n%s\r\n" % (d, b"x" * int(chr(d), 16)) for d in sizes) + b"0\r\n\r\n"
+    assert read(raw) == (b"x" * sum(int(chr(d), 16) for d in sizes), b"")
+
+
+@pytest.mark.parametrize("number", range(256))
+def test_an_extension_holds_no_control_character(number: int) -> None:
+    raw = b"1;%c\r\nx\r\n0\r\n\r\n" % number
+    if number in (*range(9), *range(10, 32), 127):
+        with pytest.raises(ChunkError):
+            read(raw)
+    else:
+        assert read(raw) == (b"x", b"")
+
+
 def test_a_size_line_that_is_too_long_is_refused_before_it_ends() -> None:
     reader = ChunkedReader()
     assert reader.feed(b"1" * 1023) == b""
