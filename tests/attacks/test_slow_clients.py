@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.client import REFUSED, Wire, client_hello
+from tests.support.records import PiecesWire
 from tests.support.scene import Scene
 from tests.support.upstream import Received, Upstream
 
@@ -102,6 +103,21 @@ def test_a_handshake_in_time_is_not_counted_against_what_follows(start: Start) -
         assert late.connect("good.example:443").status == 200
         assert late.read_until_closed() == b""
         assert wire.request(GET + b"\r\n").status == 200
+
+
+@pytest.mark.attack("endless head")
+@pytest.mark.engine("express")  # the other one says at its start that it does not count this
+@pytest.mark.parametrize("kept_alive", [False, True])
+def test_part_of_a_record_begins_the_time_of_a_head(start: Start, kept_alive: bool) -> None:
+    scene = start({"head_timeout_seconds": 0.3})
+    pieces = PiecesWire(scene, "good.example")
+    if kept_alive:
+        assert pieces.wire.request(GET + b"\r\n").status == 200
+    pieces.records.send_raw(pieces.records.seal(GET + b"\r\n")[:-5])
+    assert pieces.wire.read_until_closed() == b""
+    line = scene.verdicts()[-1]
+    assert (line["event"], line["reason"]) == ("connection.rejected", "timeout")
+    assert line["detail"] == "the request head did not arrive in time"
 
 
 @pytest.mark.attack("endless head")

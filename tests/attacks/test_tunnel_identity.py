@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -185,8 +186,27 @@ def test_tls_after_the_first_request_is_refused(scene: Scene) -> None:
     allowed, rejected = scene.verdicts()
     assert allowed["reason"] == "allowed"
     assert rejected["event"] == "connection.rejected"
-    assert rejected["reason"] in {"nested_tls", "not_http"}
+    assert rejected["reason"] == "nested_tls"
     assert len(scene.seen("good.example")) == 1
+
+
+@pytest.mark.attack("nested tls")
+@pytest.mark.parametrize("requests", [0, 1])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_tls_inside_the_tunnels_tls_is_known_by_its_first_bytes(
+    scene: Scene, first: int, requests: int
+) -> None:
+    hello = client_hello("evil.example")
+    with scene.tunnel("good.example") as wire:
+        for _ in range(requests):
+            assert wire.request("GET / HTTP/1.1\nHost: good.example").status == 200
+        wire.send(hello[:first])
+        scene.proxy.admin("/healthz")  # the same event loop's, which has read them by then
+        with contextlib.suppress(*REFUSED):
+            wire.send(hello[first:])
+        assert wire.read_until_closed() == b""
+    assert scene.verdicts()[-1]["reason"] == "nested_tls"
+    assert len(scene.seen("good.example")) == requests
 
 
 @pytest.mark.attack("no tls")

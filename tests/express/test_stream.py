@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import trustme
+from tests.support.client import client_hello
 
 from understudy.express.outbox import Outbox
 from understudy.express.stream import Stream
@@ -22,6 +24,7 @@ class Line:
     def __init__(self, name: str, log: Log) -> None:
         self._name, self._log = name, log
         self.closing = False
+        self.unread = 0
 
     def write(self, data: bytes) -> None:
         self._log.append(("sent", self._name, bytes(data)))
@@ -33,6 +36,9 @@ class Line:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def resume_reading(self) -> None:
         """There is nothing to read."""
@@ -185,3 +191,26 @@ def test_a_wait_has_its_own_time_whatever_the_one_before_it_had() -> None:
         assert await endless
 
     asyncio.run(run())
+
+
+def test_who_has_tls_answer_and_reads_nothing_is_cut_off(upstream_ca: trustme.CA) -> None:
+    """TLS answers by itself, to a request for new keys for instance: that waits in memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    upstream_ca.issue_cert("good.example").configure_cert(context)
+
+    async def run(unread: int) -> bool:
+        log: Log = []
+        stream = Stream(Outbox())
+        line: Any = Line("one", log)
+        line.unread = unread
+        stream.connection_made(line)
+        shaking = asyncio.create_task(stream.start_tls(context, server=True, name=None))
+        await asyncio.sleep(0)
+        stream.data_received(client_hello("good.example"))
+        shaking.cancel()
+        await asyncio.gather(shaking, return_exceptions=True)
+        assert log, "it answers"
+        return line.closing
+
+    assert not asyncio.run(run(1 << 20))
+    assert asyncio.run(run(1 << 22))

@@ -71,7 +71,7 @@ class ClientSide(_http1.Http1Server):
         self._writes = MergedWrites(self.conn)
         self._head_deadline = Deadline()
         self._linger_deadline = Deadline()
-        self._scan = HeadScan()
+        self._scan = HeadScan(inside_tls=self.conn.tls_established)
         self._body_bytes = 0
 
     @property
@@ -110,7 +110,7 @@ class ClientSide(_http1.Http1Server):
         elif isinstance(found, Incomplete):
             yield from self._wait_for_head()
         else:
-            self._scan = HeadScan()
+            self._scan = HeadScan(inside_tls=self.conn.tls_established)
             yield from self._accept_head(bytes(received[:found]), event)
 
     def _wait_for_head(self) -> CommandGenerator[None]:

@@ -112,7 +112,8 @@ class Conversation:
     async def _read_head(self) -> RequestHead | None:
         """The next request head; None where there is none to come."""
         stream = self.stream
-        if not stream.received and not await stream.wait():
+        # The time for a head runs from its first byte, which may be that of a TLS record.
+        if not await stream.stir():
             return None
         received, limits = stream.received, self.limits  # not those of before the wait
         end = received.find(b"\r\n\r\n") + 4
@@ -134,11 +135,8 @@ class Conversation:
         """The bytes of a head that may still be coming; None where the connection is at its end."""
         stream = self.stream
         deadline: float | None = None
-        scan = HeadScan()
+        scan = HeadScan(inside_tls=self.session.tls_started)
         while True:
-            if self.session.tls_started and starts_like_tls_record(bytes(stream.received[:8])):
-                await self._reject(Reason.NESTED_TLS)
-                return None
             found = scan.look(stream.received, self.limits.max_header_bytes)
             if isinstance(found, Rejected):
                 await self._reject(found.reason, found.detail)
@@ -154,7 +152,8 @@ class Conversation:
                 await self._reject(Reason.TIMEOUT, "the request head did not arrive in time")
                 return None
             if not more:
-                await self._reject(Reason.CLIENT_CLOSED, "in the middle of a request head")
+                if stream.received:
+                    await self._reject(Reason.CLIENT_CLOSED, "in the middle of a request head")
                 return None
 
     async def _reject(self, reason: Reason, detail: str | None = None) -> None:

@@ -25,6 +25,9 @@ READ_HIGH_WATER_BYTES = 1 << 18
 _CHUNK_BYTES = 1 << 18
 _RECORD_BYTES = 1 << 14
 """The most that one TLS record holds."""
+_UNREAD_BYTES = 1 << 21
+"""What is streamed waits for its reader long before. A peer that asks for new keys (RFC 8446 4.6.3)
+again and again, and reads no answer, would have any amount wait."""
 
 
 class Stream(asyncio.Protocol):
@@ -152,18 +155,25 @@ class Stream(asyncio.Protocol):
     async def wait(self, deadline: float | None = None) -> bool:
         """Wait for more to arrive; false once nothing will.
 
-        ``deadline`` is on the loop's clock; TimeoutError is raised then.
+        Bytes that give nothing to take, as part of a TLS record or a change of its keys, do not end
+        the wait: callers take what has come, and nothing would be the end to them. ``deadline`` is
+        on the loop's clock; TimeoutError is raised then.
         """
-        if self.ended:
-            return False
         before = len(self.received)
-        if deadline is not None:
+        if deadline is not None and not self.ended:
             self._wait_until(deadline)
         try:
-            await self._await_news()
+            while len(self.received) == before and not self.ended:
+                await self._await_news()
         finally:
             self._deadline = None
-        return len(self.received) > before or not self.ended
+        return len(self.received) > before
+
+    async def stir(self) -> bool:
+        """Wait until anything has come, were it only part of a TLS record; false at the end."""
+        if not self.received and not self.ended:
+            await self._await_news()
+        return bool(self.received) or not self.ended
 
     async def _await_news(self) -> None:
         outbox = self._outbox
@@ -287,8 +297,8 @@ class Stream(asyncio.Protocol):
         # All of it: what was sent in the clear never stands among what TLS has protected.
         self._incoming.write(self.take(len(self.received)))
         self._advance_tls()
-        while not self._handshaken and self.tls_error is None and await self.wait():
-            pass
+        while not self._handshaken and not self.ended:
+            await self._await_news()
         if self.tls_error is not None:
             raise self.tls_error
         if not self._handshaken:
@@ -316,7 +326,10 @@ class Stream(asyncio.Protocol):
         except ssl.SSLError as error:
             self.tls_error = error
             self.ended = self.cut = True
-        self._flush_tls()
+        if self._outgoing.pending and not self.transport.is_closing():
+            self._flush_tls()
+            if self.transport.get_write_buffer_size() > _UNREAD_BYTES:
+                self.transport.abort()
 
     def _flush_tls(self) -> None:
         if self._outgoing.pending and not self.transport.is_closing():

@@ -9,6 +9,8 @@ from understudy.wire.head import looks_like_http
 
 _LONGEST_START = 66
 """A method of at most 64 characters, the space behind it, and one that is too many."""
+_TLS_HANDSHAKE, _TLS_MAJOR_VERSION = 0x16, 3
+_TLS_RECORD_START = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ class HeadScan:
     every piece would let a slow client cost as much as the square of what it sends.
     """
 
-    __slots__ = ("_has_line", "_seen")
+    __slots__ = ("_has_line", "_inside_tls", "_seen")
 
-    def __init__(self) -> None:
+    def __init__(self, *, inside_tls: bool = False) -> None:
+        self._inside_tls = inside_tls
         self._seen = 0
         self._has_line = False
 
@@ -46,6 +49,13 @@ class HeadScan:
         ``data`` begins with what it was the last time.
         """
         seen = self._seen
+        if not data:
+            return INCOMPLETE
+        if self._inside_tls and data[0] == _TLS_HANDSHAKE:
+            if len(data) < _TLS_RECORD_START:
+                return INCOMPLETE
+            is_tls = data[1] == _TLS_MAJOR_VERSION
+            return Rejected(Reason.NESTED_TLS if is_tls else Reason.NOT_HTTP)
         if not self._has_line:
             line_end = data.find(b"\r\n", max(seen - 1, 0))
             self._has_line = line_end >= 0
