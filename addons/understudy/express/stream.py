@@ -160,10 +160,10 @@ class Stream(asyncio.Protocol):
         on the loop's clock; TimeoutError is raised then.
         """
         before = len(self.received)
-        if deadline is not None and not self.ended:
-            self._wait_until(deadline)
         try:
             while len(self.received) == before and not self.ended:
+                if deadline is not None:
+                    self._wait_until(deadline)
                 await self._await_news()
         finally:
             self._deadline = None
