@@ -49,6 +49,13 @@ def raw(scene: Scene, host: str, head: bytes, body: bytes = b"") -> str:
         [b": y"],
         [b"no colon"],
         [b"X\xff: y"],
+        [b"Content-Length: 5", b"Transfer_Encoding: chunked"],
+        [b"Content-Length: 5", b"content_length: 0"],
+        [b"Content-Length: 5\x0b"],
+        [b"Transfer-Encoding: chunked\x0b"],
+        [b"Transfer-Encoding: \xa0chunked"],
+        [b"Transfer-Encoding: chunked,"],
+        [b"Transfer-Encoding: ,chunked"],
     ],
 )
 def test_ambiguous_framing_is_refused_and_nothing_goes_up(scene: Scene, lines: list[bytes]) -> None:
@@ -117,6 +124,30 @@ def test_bad_chunks_end_the_request_and_smuggle_nothing(scene: Scene, chunks: by
     assert len(scene.verdicts()) == 1
     assert b"smuggled" not in scene.bytes_seen("good.example")
     assert b"Authorization" not in scene.bytes_seen("good.example")
+
+
+@pytest.mark.attack("smuggling")
+@pytest.mark.parametrize("value", ["chunked", "Chunked", "CHUNKED", "\tchunked "])
+def test_a_coding_goes_up_in_the_one_spelling_that_every_server_knows(
+    scene: Scene, value: str
+) -> None:
+    with scene.tunnel("other.example") as wire:
+        wire.send(
+            f"POST / HTTP/1.1\r\nHost: other.example\r\nTransfer-Encoding:{value}\r\n".encode()
+        )
+        assert wire.send(b"\r\n5\r\nhello\r\n0\r\n\r\n").read().status == 200
+    (received,) = scene.expect_allowed("other.example")
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in received.raw_head
+
+
+@pytest.mark.attack("smuggling")
+@pytest.mark.engine("express")
+def test_http_1_0_is_not_told_to_go_on(scene: Scene) -> None:
+    head = "POST / HTTP/1.0\nHost: other.example\nExpect: 100-continue\nContent-Length: 5"
+    with scene.tunnel("other.example") as wire:
+        assert wire.request(head, b"hello").status == 200
+    (received,) = scene.expect_allowed("other.example")
+    assert received.headers("expect") == []
 
 
 @pytest.mark.attack("chunk tricks")

@@ -90,7 +90,8 @@ class Transfer:
                 return await self._answer()
             if self.head.expects_continue:
                 flow.request.headers.pop("expect", None)
-                self.client.write(_CONTINUE)
+                if self.head.minor_version:  # RFC 9110 10.1.1: HTTP/1.0 knows no such answer
+                    self.client.write(_CONTINUE)
             if not flow.request.stream:
                 flow.request.content = await self.body.read_whole()
                 await hooks.call("request", flow)

@@ -24,7 +24,7 @@ class Identified(NamedTuple):
 
     target: Target
     outline: Outline
-    """Without headers for this hop, the Host canonical."""
+    """Without headers for this hop, Host and coding canonical."""
 
 
 class Identity:
@@ -72,10 +72,14 @@ def _identify(
     target = identify(head, tunnel, tls=tls)
     if isinstance(target, Reason):
         return target
-    host = format_host(target.scheme, target.host, target.port).encode()
+    ours = {
+        b"host": format_host(target.scheme, target.host, target.port).encode(),
+        # In other letters it is a coding that some servers do not know.
+        b"transfer-encoding": b"chunked",
+    }
     fields = tuple(
         [
-            (name, host if lower == b"host" else value)
+            (name, ours.get(lower, value))
             for name, value in outline.fields
             if (lower := name.lower()) not in HOP_BY_HOP
         ]

@@ -50,6 +50,7 @@ _TELLING = frozenset(
         b"sec-websocket-version",
     }
 )
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _REMEMBERED_LINE_BYTES = 256
 """Longer lines are read each time: memory is not for clients to fill."""
 _REMEMBERED_HEADS = 256
@@ -247,7 +248,13 @@ def parse_head(raw: bytes, max_headers: int) -> RequestHead | None:
 def _read_line(line: bytes) -> tuple[bytes, bytes, bytes] | None:
     """(lower-case name, name, value) of a header line; None where it is malformed."""
     field = _HEADER_LINE.fullmatch(line)
-    return (field[1].lower(), field[1], field[2].strip(b" \t")) if field else None
+    if field is None:
+        return None
+    name = field[1].lower()
+    # CGI-like servers read it as framing that this proxy has not seen.
+    if b"_" in name and name.replace(b"_", b"-") in _FRAMING:
+        return None
+    return name, field[1], field[2].strip(b" \t")
 
 
 # A client's lines repeat from request to request; nothing but the line decides what it says.
