@@ -110,6 +110,23 @@ def test_bare_newlines_do_not_end_a_head(scene: Scene, end: bytes) -> None:
         b"-5\r\nhello\r\n0\r\n\r\n",
         b"0x5\r\nhello\r\n0\r\n\r\n",
         b"5\nhello\n0\n\n",
+        b"5\r\nhello\n0\r\n\r\n",
+        b"5\r\nhello\r\n0\n\r\n",
+        b"5\r\nhello\r\n0\r\n\n",
+        b"5\r\nhello\r\n0\r\n\r\r\n",
+        b"5\r\nhello\r\n0\r\n y\r\n\r\n",
+        b"5\r\nhelloXX0\r\n\r\n",
+        b"5 \r\nhello\r\n0\r\n\r\n",
+        b" 5\r\nhello\r\n0\r\n\r\n",
+        b"+5\r\nhello\r\n0\r\n\r\n",
+        b"0_5\r\nhello\r\n0\r\n\r\n",
+        b"100000000000000005\r\nhello\r\n0\r\n\r\n",
+        b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+        b"5;\x00\r\nhello\r\n0\r\n\r\n",
+        b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n',
+        b"\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello\r\n;\r\n\r\n",
+        b"5\r\nhello\r\n-0\r\n\r\n",
     ],
 )
 def test_bad_chunks_end_the_request_and_smuggle_nothing(scene: Scene, chunks: bytes) -> None:
@@ -178,6 +195,28 @@ def test_pipelined_requests_are_each_decided_on_their_own(scene: Scene) -> None:
         assert wire.read().reason == "host_mismatch"
     assert [line["reason"] for line in scene.verdicts()] == ["allowed", "host_mismatch"]
     assert [r.target for r in scene.seen("good.example")] == ["/1"]
+
+
+@pytest.mark.attack("smuggling")
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET / HTTP/1.1\r\nConnection: close",
+        "GET / HTTP/1.1\r\nConnection: keep-alive, Close",
+        "GET / HTTP/1.0",
+        "GET /private/x HTTP/1.1\r\nConnection: close",
+    ],
+)
+def test_nothing_is_read_behind_a_clients_last_request(scene: Scene, start: str) -> None:
+    """RFC 9112 9.6: and a client that reads until the end is not kept waiting for it."""
+    head = f"{start}\r\nHost: other.example\r\n\r\n".encode()
+    with scene.tunnel("other.example") as wire:
+        wire.send(head + b"GET /behind HTTP/1.1\r\nHost: other.example\r\n\r\n")
+        answered = wire.read_until_closed()
+    assert answered.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nconnection: close\r\n" in answered.lower()
+    assert len(scene.verdicts()) == 1
+    assert b"behind" not in scene.bytes_seen("other.example")
 
 
 @pytest.mark.attack("hop-by-hop tricks")

@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from understudy.audit.request_id import new_request_id
+from understudy.engine.chunks import ChunkedBody
 from understudy.engine.deadline import Deadline
 from understudy.engine.writes import MergedWrites
 from understudy.policy.model import Limits
@@ -154,7 +155,8 @@ class ClientSide(_http1.Http1Server):
         self.buf = _http1.ReceiveBuffer()
         self.buf += rest
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0))
-        self.body_reader = _http1.make_body_reader(body_size)
+        is_chunked = body_size is None
+        self.body_reader = ChunkedBody() if is_chunked else _http1.make_body_reader(body_size)
         self.state = self.read_body
         yield from self.state(event)
 
@@ -205,29 +207,25 @@ class ClientSide(_http1.Http1Server):
         yield from super().wait(event)
 
     def read_body(self, event: events.Event) -> CommandGenerator[None]:
-        """Pass the body on, within the limit; trailers are refused."""
+        """Pass the body on, within the limit."""
         limit = self._limits.max_request_body_bytes
-        try:
-            for command in super().read_body(event):
-                if isinstance(command, commands.CloseConnection) and not self.request_done:
-                    # A body that cannot be read, or that ends too soon: not the upstream's fault.
-                    if not isinstance(event, events.ConnectionClosed):
-                        yield from self._abort(Reason.BAD_HEADER)
-                        return
-                    if self._session.exchange is not None:
-                        self._session.exchange.refuse(Reason.CLIENT_CLOSED)
-                if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestData):
-                    self._body_bytes += len(command.event.data)
-                    if limit is not None and self._body_bytes > limit:
-                        yield from self._abort(Reason.BODY_TOO_LARGE)
-                        return
-                yield command
-                if self._was_refused():
-                    yield from self._abort(None)
+        for command in super().read_body(event):
+            if isinstance(command, commands.CloseConnection) and not self.request_done:
+                # A body that cannot be read, or that ends too soon: not the upstream's fault.
+                if not isinstance(event, events.ConnectionClosed):
+                    yield from self._abort(Reason.BAD_HEADER)
                     return
-        except NotImplementedError:
-            # mitmproxy's answer to trailers. They could carry fields that no stage has judged.
-            yield from self._abort(Reason.BAD_HEADER)
+                if self._session.exchange is not None:
+                    self._session.exchange.refuse(Reason.CLIENT_CLOSED)
+            if isinstance(command, ReceiveHttp) and isinstance(command.event, RequestData):
+                self._body_bytes += len(command.event.data)
+                if limit is not None and self._body_bytes > limit:
+                    yield from self._abort(Reason.BODY_TOO_LARGE)
+                    return
+            yield command
+            if self._was_refused():
+                yield from self._abort(None)
+                return
 
     def _was_refused(self) -> bool:
         """Whether a stage refused the request while its body streams."""
@@ -255,6 +253,8 @@ class ClientSide(_http1.Http1Server):
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         """Write a response; an error is answered by the exchange's own denial."""
         session = self._sessions.find(self.context.client)
+        if isinstance(event, ResponseHeaders):
+            self._end_with(event)
         if not isinstance(event, ResponseProtocolError):
             more = session is not None and session.whole_response
             more = more and not isinstance(event, ResponseEndOfMessage) and not _is_interim(event)
@@ -277,6 +277,16 @@ class ClientSide(_http1.Http1Server):
             yield from self._answer_and_drain(denial_of(exchange))
         else:
             yield from self._close()
+
+    def _end_with(self, event: ResponseHeaders) -> None:
+        """Let the connection end with this answer where the client has asked for that.
+
+        mitmproxy looks for that in the request, whose headers for this hop are off by now.
+        """
+        head = self._session.head
+        is_last = head is not None and not head.keeps_alive and head.method != "CONNECT"
+        if is_last and not _is_interim(event):
+            event.response.headers["connection"] = "close"
 
 
 def _is_interim(event: HttpEvent) -> bool:
