@@ -51,6 +51,20 @@ def request(scene: Scene, host: str, target: bytes) -> tuple[int, str]:
         b"/v1/%2e%2e%2523",
         b"/v1/\xff",
         b"/v1/\xc0\xae\xc0\xae/admin",
+        b"/v1/%c0%ae%c0%ae/admin",
+        b"/v1/%e0%80%ae%e0%80%ae/admin",
+        b"/v1/x%E0%80%AFy",
+        b"/v1/%f0%80%80%ae./admin",
+        b"/v1/x%fc%80%80%80%81%9cy",
+        b"/v1/%25e0%2580%25ae/admin",
+        b"/v1/%ef%bc%8e%ef%bc%8e/admin",
+        b"/v1/%EF%BC%8E./admin",
+        b"/v1/%e2%80%a5/admin",
+        b"/v1/x%ef%bc%bcy",
+        b"/v1/x%ef%bc%8f..%ef%bc%8fadmin",
+        b"/v1/%ef%bc%85%32%65%ef%bc%85%32%65/admin",
+        b"/v1/%u002e%u002e/admin",
+        b"/v1/%u002fadmin",
         b"/v1/\x01",
         b"/v1/\x7f",
         b"/v1/\t",
@@ -97,7 +111,19 @@ def test_path_with_a_reading_outside_the_rule_is_denied(scene: Scene, path: byte
 @pytest.mark.attack("odd path")
 @pytest.mark.parametrize(
     "path",
-    [b"/v1/messages", b"/v1/@scope%2fname", b"/v1/a//b", b"/v1/x;y", b"/v1/%41", b"/v1/x?/../y"],
+    [
+        b"/v1/messages",
+        b"/v1/@scope%2fname",
+        b"/v1/a//b",
+        b"/v1/x;y",
+        b"/v1/%41",
+        b"/v1/x?/../y",
+        b"/v1/%e6%96%87%e4%bb%b6",
+        b"/v1/caf%C3%A9",
+        b"/v1/cafe%CC%81",
+        b"/v1/%E2%80%A6",
+        b"/v1/%ff%fe",
+    ],
 )
 def test_path_that_every_reading_keeps_inside_goes_up_byte_for_byte(
     scene: Scene, path: bytes
@@ -119,6 +145,8 @@ def test_path_that_every_reading_keeps_inside_goes_up_byte_for_byte(
         b"/private%2fx",
         b"/private//x",
         b"/;/private/x",
+        b"/%ef%bd%90rivate/x",
+        b"/private%ef%bc%8fx",
     ],
 )
 def test_a_deny_rule_holds_for_every_reading(scene: Scene, path: bytes) -> None:

@@ -7,6 +7,7 @@ every reading that a server may make of it, and refused where no reading is safe
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 _DECODINGS = 2
@@ -14,8 +15,11 @@ _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 # Nearly every path: one reading, nothing to decide. No escape, parameter, empty or dot segment.
 _PLAIN = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.~!$&'()*+,=:@-]+)*/?(?<=.)", re.DOTALL)
 _AS_SENT_REFUSED = re.compile(r"[^\x21-\x7e]|[\\#?]|%(?![0-9a-fA-F]{2})")
-# Control characters, the backslash, and the overlong UTF-8 forms of . / and \ (CVE-2000-0884).
-_REFUSED = re.compile(r"[\x00-\x1f\x7f\\]|\xc0\xae|\xc0\xaf|\xc1\x9c")
+# Control characters, the backslash, and every overlong UTF-8 form of . / and \ (CVE-2000-0884).
+_LONGER = r"\xe0|\xf0\x80|\xf8\x80{2}|\xfc\x80{3}"
+_REFUSED = re.compile(
+    rf"[\x00-\x1f\x7f\\]|(?:\xc0|(?:{_LONGER})\x80)[\xae\xaf]|(?:\xc1|(?:{_LONGER})\x81)\x9c"
+)
 # The escape is looked for in every reading, so that a third encoding hides nothing.
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:/|\Z)", re.IGNORECASE)
 _PARAMETERS = re.compile(r";[^/]*")
@@ -37,10 +41,10 @@ def readings(path: str) -> tuple[str, ...]:
     """Return every reading that a server may make of ``path``, the first as it was sent.
 
     The readings are the closure of: percent-decode (at most twice, each byte one character), merge
-    empty segments, remove ``;parameters``, end at a decoded ``?`` or ``#``. ``path`` comes without
-    its query. Raises :class:`PathError` where a reading holds a dot segment, control characters or
-    a backslash, or where the path as sent holds a fragment, a query, raw non-ASCII or a broken
-    escape.
+    empty segments, remove ``;parameters``, end at a decoded ``?`` or ``#``, take full-width letters
+    and signs for ASCII's. ``path`` comes without its query. Raises :class:`PathError` where a
+    reading holds a dot segment, control characters or a backslash, or where the path as sent holds
+    a fragment, a query, raw non-ASCII or a broken escape.
     """
     if _PLAIN.fullmatch(path):
         return (path,)
@@ -60,6 +64,7 @@ def readings(path: str) -> tuple[str, ...]:
             (_EMPTY_SEGMENTS.sub("/", reading), spent),
             (_PARAMETERS.sub("", reading), spent),
             (_BEHIND_THE_PATH.sub("", reading), spent),
+            (_narrow(reading), spent),
         ]
         if spent < _DECODINGS:
             steps.append((_decode(reading), spent + 1))
@@ -129,6 +134,18 @@ class PathPattern:
 
 def _decode(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def _narrow(text: str) -> str:
+    """Write as ASCII what Unicode has as another form of it (NFKC), as some servers do."""
+    if text.isascii():
+        return text
+    try:
+        wide = text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+    narrow = [n if (n := unicodedata.normalize("NFKC", c)).isascii() else c for c in wide]
+    return "".join(narrow).encode("utf-8").decode("latin-1")
 
 
 def _expression(form: str, text: str) -> str:
