@@ -246,6 +246,27 @@ def test_an_upstream_that_thinks_for_longer_than_the_idle_time_is_waited_for(sta
 
 
 @pytest.mark.attack("slow client")
+@pytest.mark.parametrize(
+    "place", ["the proxy's port", "a tunnel", "a tunnel's TLS", "a later head"]
+)
+def test_what_is_closed_for_standing_still_was_not_the_clients_doing(
+    start: Start, place: str
+) -> None:
+    scene = start({"idle_timeout_seconds": 1})
+    wire = (
+        scene.wire() if place in ("the proxy's port", "a tunnel") else scene.tunnel("good.example")
+    )
+    if place == "a tunnel":
+        assert wire.connect("good.example:443").status == 200
+    if place == "a later head":
+        assert wire.request(GET + b"\r\n").status == 200
+    wire.send(GET).read_until_closed()
+    line = scene.verdicts()[-1]
+    assert (line["event"], line["reason"]) == ("connection.rejected", "timeout")
+    assert line["detail"] == "in the middle of a request head"
+
+
+@pytest.mark.attack("slow client")
 @pytest.mark.parametrize("piece", [b"a", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
 def test_an_answers_head_in_slow_pieces_is_504_in_time(start: Start, piece: bytes) -> None:
     """Each piece comes in time, the head never does."""

@@ -47,6 +47,8 @@ class Session:
     """Requests and refusals that the audit has seen on this connection, or in its tunnel."""
     refusal: Reason | None = None
     """Why the whole connection is refused; set once, audited once."""
+    is_timed_out: bool = False
+    """The proxy closes it, its time is over: what breaks off then is not the client's doing."""
     head: RequestHead | None = None
     """The request head that the engine read last, as the client wrote it."""
     exchange: Exchange | None = None

@@ -56,6 +56,8 @@ class Recorder:
         """Record a connection that is refused whole; only the first refusal counts."""
         if session.refusal is not None:
             return
+        if session.is_timed_out and reason is Reason.CLIENT_CLOSED:
+            reason = Reason.TIMEOUT
         session.refusal = reason
         session.requests += 1
         tunnel = session.tunnel
@@ -72,13 +74,11 @@ class Recorder:
         )
 
     def time_out(self, session: Session) -> None:
-        """Say that time was up, of the request in progress or of a tunnel that had none."""
+        """Remember that time was up when the connection ends, which is told of there."""
+        session.is_timed_out = True
         exchange = session.exchange
         if exchange is not None and not exchange.finished:
-            # Recorded where the engine tells of its end.
             exchange.refuse(Reason.TIMEOUT)
-        elif session.tunnel is not None and session.requests == 0:
-            self.reject(session, Reason.TIMEOUT, events.UNUSED_TUNNEL)
 
     def deny_tunnel(self, session: Session, denial: Denial, policy: Policy | None = None) -> None:
         """Record a CONNECT that was refused; ``policy`` is what it was judged by."""
