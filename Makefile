@@ -68,7 +68,7 @@ test-gateways: $(VENV)/.dev $(LITELLM_VENV)/.installed ## the SDKs through the r
 
 FUZZ_MINUTES := 5
 .PHONY: fuzz
-fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads
+fuzz: $(VENV)/.dev ## fuzz for long: FUZZ_MINUTES (5) for each target, then ten thousand heads and answers
 	@UNDERSTUDY_FUZZ_SECONDS=$$(( $(FUZZ_MINUTES) * 60 )) UNDERSTUDY_FUZZ_HEADS=10000 \
 		UNDERSTUDY_FUZZ_KEPT="$(CURDIR)/.fuzz" \
 		$(PYTEST) -n 2 --timeout 0 -rP tests/fuzz $(PYTEST_FLAGS)
