@@ -150,18 +150,6 @@ def test_a_tunnel_of_http_1_0_needs_no_host_header(scene: Scene, version: str, s
             scene.expect_allowed("other.example")
 
 
-@pytest.mark.parametrize("headers", [b"", b"Host: good.example\r\n", b"User-Agent: x\r\n"])
-def test_a_tunnel_may_be_asked_for_in_http_1_0(scene: Scene, headers: bytes) -> None:
-    """Python before 3.12, with requests and pip on it, sends no Host with it; nor does PHP."""
-    with scene.wire() as wire:
-        wire.send(b"CONNECT good.example:443 HTTP/1.0\r\n%s\r\n" % headers)
-        assert wire.read(connect=True).status == 200
-        wire.start_tls("good.example")
-        for _ in range(2):
-            assert wire.request("GET / HTTP/1.1\nHost: good.example").status == 200
-    scene.expect_allowed("good.example", 2)
-
-
 @pytest.mark.attack("odd spellings")
 @pytest.mark.parametrize(
     "head",

@@ -13,7 +13,7 @@ from mitmproxy.connection import Server
 from understudy.express.broken import Broken
 from understudy.express.outbox import Outbox
 from understudy.express.places import Place, Slot
-from understudy.express.pool import Destination, Pool, Upstream
+from understudy.express.pool import MAX_IDLE, Destination, Pool, Upstream
 
 FOR_EVER_SECONDS = 1e6
 ACTIONS = ["come", "come", "open", "open", "answer", "answer"]
@@ -324,3 +324,31 @@ def test_a_connection_that_spoke_while_it_was_handed_over_carries_nothing() -> N
         assert [line.failed for line in site.lines] == [True, False]
 
     run(go)
+
+
+def test_connections_that_rest_are_bounded_whatever_number_of_hosts_is_named() -> None:
+    """Below a wildcard an agent can go to ever new hosts; the ones of before make room."""
+
+    async def run() -> list[bool]:
+        pool = Pool(Outbox(), 1, lambda: None)
+        who: Any = ("a", Line())
+        lines = []
+        for number in range(MAX_IDLE + 10):
+            host = f"{number}.wild.example"
+            destination = Destination("https", host, 443, None, None, "sha256:0")
+            slot = await pool.admit(destination, who, FOR_EVER_SECONDS, reuse=True)
+            assert isinstance(slot, Slot)
+            line: Any = Line()
+            lines.append(line)
+            slot.bind(line)
+            upstream = Upstream(destination, line, Server(address=None), slot, float("inf"))
+            line.on_lost = upstream.end
+            pool.give_back(upstream)
+        await settle()
+        open_at_last = [not line.failed for line in lines]
+        pool.close()
+        await settle()
+        assert all(line.failed for line in lines)
+        return open_at_last
+
+    assert asyncio.run(run()) == [False] * 10 + [True] * MAX_IDLE

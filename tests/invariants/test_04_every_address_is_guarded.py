@@ -156,3 +156,16 @@ def test_the_proxys_and_the_admins_ports_are_never_dialled(
             assert answer.reason == "address_denied"
     scene.settle()
     assert scene.proxy.spied("socket.connect") == []
+
+
+def test_of_very_many_addresses_only_the_first_are_tried(
+    start_scene: Callable[..., Scene],
+) -> None:
+    addresses = [f"127.0.1.{number}" for number in range(1, 100)]
+    policy = {
+        "allow": [{"name": "many", "hosts": ["many.example"], "ports": [1]}],
+        "upstream": {"allow_addresses": ["127.0.1.0/24"]},
+    }
+    scene = start_scene(policy, [], {}, names={"many.example": [addresses]})
+    assert scene.request("many.example", port=1).reason == "upstream_failed"
+    assert connects(scene) == [f"('{address}', 1)" for address in addresses[:32]]

@@ -57,7 +57,16 @@ def test_an_internal_address_is_guarded_in_every_form(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["1.1.1.1", "140.82.112.3", "172.32.0.1", "2606:4700::1111", "64:ff9b::8c52:7003"]
+    "address",
+    [
+        "1.1.1.1",
+        "140.82.112.3",
+        "172.32.0.1",
+        "2606:4700::1111",
+        "64:ff9b::8c52:7003",
+        "2606:4700::5efe:8c52:7003",
+        "2606:4700:0:5efe::a00:1",
+    ],
 )
 def test_a_public_address_is_not_guarded(address: str) -> None:
     assert not is_guarded(address)
@@ -117,7 +126,16 @@ INTERNAL_V4 = [
     "0.0.0.0",
     "224.0.0.1",
 ]
-CARRYING_V4 = ["::ffff:{}", "::{}", "64:ff9b::{}", "::ffff:0:{}", "64:ff9b:1::{}", "2002:{hex}::1"]
+CARRYING_V4 = [
+    "2606:4700::5efe:{}",
+    "2606:4700::200:5efe:{}",
+    "::ffff:{}",
+    "::{}",
+    "64:ff9b::{}",
+    "::ffff:0:{}",
+    "64:ff9b:1::{}",
+    "2002:{hex}::1",
+]
 
 
 @pytest.mark.parametrize("block", SPECIAL)
@@ -162,6 +180,8 @@ def test_a_declared_network_covers_what_leads_to_its_addresses() -> None:
         assert is_within(address, iter(declared))
         assert not is_within(address.replace("20", "21").replace("a14", "a15"), declared)
     assert is_within("2001:db8:1::7%eth0", declared)
+    assert is_within("2001:db8:1::5efe:127.0.0.1", declared)
+    assert not is_within("2606:4700::5efe:10.20.0.1", declared)
     assert is_within("::1", declared)
     assert is_within("::", declared)
     assert not is_within("::2", declared)

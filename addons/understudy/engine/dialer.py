@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 PLAN_LIFETIME_SECONDS = 10.0
 """A plan's addresses are looked up again after this, for new connections only."""
 _CACHE_ENTRIES = 1024
+_MAX_ADDRESSES = 32
+"""Of one name, the resolver's first: each may take the whole time for connecting."""
 # Families, each with an address for documentation (RFC 5737, 3849), which no machine has.
 _V4 = (socket.AF_INET, "192.0.2.1")
 _V6 = (socket.AF_INET6, "2001:db8::1")
@@ -125,7 +127,7 @@ class Dialer:
             found = await self._lookups.find(host, timeout_seconds)
         except (OSError, TimeoutError):
             return []
-        return [(address, port) for address in found]
+        return [(address, port) for address in found[:_MAX_ADDRESSES]]
 
     def _is_own(self, address: str, port: int) -> bool:
         return port in self._own_ports() and _is_local(address)

@@ -30,6 +30,8 @@ IDLE_SECONDS = 30.0
 LIFETIME_SECONDS = 600.0
 _CLOSING_SECONDS = 2.0
 MAX_IDLE_PER_DESTINATION = 64
+MAX_IDLE = 1024
+"""To all destinations together: below a wildcard an agent can name any number of hosts."""
 
 
 class Destination(NamedTuple):
@@ -173,11 +175,22 @@ class Pool:
             if not upstream.is_alive() or not place.hand_over(upstream):
                 upstream.close_soon()
             return
-        idle = self._idle[upstream.destination]
-        if not upstream.is_alive() or len(idle) >= MAX_IDLE_PER_DESTINATION:
+        if not upstream.is_alive() or self._is_full(upstream.destination):
             upstream.close_soon()
             return
-        idle.append(upstream)
+        if sum(map(len, self._idle.values())) >= MAX_IDLE:
+            self._close_oldest()
+        self._idle[upstream.destination].append(upstream)
+
+    def _is_full(self, destination: Destination) -> bool:
+        return len(self._idle.get(destination, ())) >= MAX_IDLE_PER_DESTINATION
+
+    def _close_oldest(self) -> None:
+        """Close a connection to the destination that has had idle ones for the longest time."""
+        destination, idle = next(item for item in self._idle.items() if item[1])
+        idle.popleft().stream.abort()
+        if not idle:
+            del self._idle[destination]
 
     def retire(self, policy_digest: str) -> None:
         """Close what is idle and was opened under another policy: nobody takes it any more."""

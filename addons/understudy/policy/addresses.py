@@ -68,6 +68,7 @@ _GUARDED_V6 = tuple(
 )
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _V4_COMPATIBLE = IPv6Network("::/96")  # RFC 4291 2.5.5.1, deprecated
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214 6.1, in front of the IPv4 address
 
 
 def is_guarded(address: str) -> bool:
@@ -98,17 +99,23 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """The address and every IPv4 address it carries; the innermost, which is reached, last."""
+    """The address and every IPv4 address it carries; the one that is reached, last."""
     if isinstance(address, IPv4Address):
         return [address]
     if address.ipv4_mapped is not None:
         return [address.ipv4_mapped]
+    number = int(address)
+    inner = IPv4Address(number & 0xFFFFFFFF)
     if address in _NAT64:
-        return [IPv4Address(int(address) & 0xFFFFFFFF)]
-    inner = address.sixtofour
-    if inner is None and address in _V4_COMPATIBLE and int(address) > 1:
-        inner = IPv4Address(int(address) & 0xFFFFFFFF)
-    return [address] if inner is None else [address, inner]
+        return [inner]
+    if address.sixtofour is not None:
+        return [address, address.sixtofour]
+    if address in _V4_COMPATIBLE and number > 1:
+        return [address, inner]
+    if (number >> 32) & 0xFFFFFFFF in _ISATAP:
+        # Where no such tunnel ends, it is an address as any other.
+        return [inner, address]
+    return [address]
 
 
 def _in_guarded_list(address: IPv4Address | IPv6Address) -> bool:
