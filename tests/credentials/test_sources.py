@@ -34,17 +34,33 @@ def test_a_variable_is_read_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "environ", [{}, {"KEY": ""}, {"KEY": f"{HIDDEN}\n"}, {"KEY": f" {HIDDEN}"}]
+    ("environ", "why"),
+    [
+        ({}, "is not set"),
+        ({"KEY": ""}, "is empty"),
+        ({"KEY": f"{HIDDEN}\n"}, "more than one line"),
+        ({"KEY": f"{HIDDEN}\r"}, "more than one line"),
+        ({"KEY": f" {HIDDEN}"}, "begins or ends with a space"),
+        ({"KEY": "x" * (MAXIMUM_BYTES + 1)}, f"larger than {MAXIMUM_BYTES} bytes"),
+    ],
 )
-def test_a_variable_that_is_no_secret_is_refused(environ: dict[str, str]) -> None:
-    with pytest.raises(SecretError, match="KEY") as caught:
-        asyncio.run(EnvironmentSource(environ).fetch("KEY"))
+def test_a_variable_that_is_no_secret_is_refused(environ: dict[str, str], why: str) -> None:
+    source = EnvironmentSource(environ)
+    assert source.version("KEY") is bool(environ)
+    with pytest.raises(SecretError, match=f"^the environment variable KEY .*{why}") as caught:
+        asyncio.run(source.fetch("KEY"))
     assert HIDDEN not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "value"),
-    [(b"s3cret", "s3cret"), (b"s3cret\n", "s3cret"), (b"s3cret\r\n", "s3cret")],
+    [
+        (b"s3cret", "s3cret"),
+        (b"s3cret\n", "s3cret"),
+        (b"s3cret\r\n", "s3cret"),
+        (b"!s 3~", "!s 3~"),
+        (b"x" * MAXIMUM_BYTES, "x" * MAXIMUM_BYTES),
+    ],
 )
 def test_one_trailing_newline_is_taken_off(tmp_path: Path, content: bytes, value: str) -> None:
     path = tmp_path / "key"
@@ -53,30 +69,32 @@ def test_one_trailing_newline_is_taken_off(tmp_path: Path, content: bytes, value
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "why"),
     [
-        b"",
-        b"\n",
-        b"\r\n",
-        HIDDEN.encode() + b"\n\n",
-        HIDDEN.encode() + b"\nX-Injected: 1",
-        HIDDEN.encode() + b"\rX",
-        HIDDEN.encode() + b"\x00",
-        HIDDEN.encode() + b"\x1b[0m",
-        HIDDEN.encode() + b"\x7f",
-        HIDDEN.encode() + b"\tx",
-        HIDDEN.encode() + b"\xff",
-        HIDDEN.encode() + "é".encode(),
-        b"\xef\xbb\xbf" + HIDDEN.encode(),
-        HIDDEN.encode() + b" \n",
-        HIDDEN.encode() * 5000,
-        b"x" * (MAXIMUM_BYTES + 1),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\r\n", "is empty"),
+        (HIDDEN.encode() + b"\n\n", "more than one line"),
+        (HIDDEN.encode() + b"\nX-Injected: 1", "more than one line"),
+        (HIDDEN.encode() + b"\rX", "more than one line"),
+        (HIDDEN.encode() + b"\x00", "control characters"),
+        (HIDDEN.encode() + b"\x1b[0m", "control characters"),
+        (HIDDEN.encode() + b"\x7f", "control characters"),
+        (HIDDEN.encode() + b"\tx", "control characters"),
+        (HIDDEN.encode() + b"\xff", "outside ASCII"),
+        (HIDDEN.encode() + "é".encode(), "outside ASCII"),
+        (b"\xef\xbb\xbf" + HIDDEN.encode(), "outside ASCII"),
+        (HIDDEN.encode() + b" \n", "ends with a space"),
+        (HIDDEN.encode() * 5000, "larger than"),
+        (b"x" * (MAXIMUM_BYTES + 1), "larger than"),
     ],
 )
-def test_a_file_that_is_no_secret_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_secret_is_refused_and_not_shown(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
-    with pytest.raises(SecretError, match="key") as caught:
+    with pytest.raises(SecretError, match=f"^the file /.*key .*{why}") as caught:
         read(path)
     assert HIDDEN not in str(caught.value)
     assert HIDDEN not in repr(caught.value.__context__)
@@ -84,9 +102,16 @@ def test_a_file_that_is_no_secret_is_refused_and_not_shown(tmp_path: Path, conte
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for path in (tmp_path, tmp_path / "fifo", tmp_path / "missing", Path("/dev/zero")):
-        with pytest.raises(SecretError, match="file"):
+    descriptors = len(list(Path("/dev/fd").iterdir()))
+    for path, why in [
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "fifo", "is not a regular file"),
+        (Path("/dev/zero"), "is not a regular file"),
+        (tmp_path / "missing", "cannot be read: No such file"),
+    ]:
+        with pytest.raises(SecretError, match=f"the file {path} {why}"):
             read(path)
+    assert len(list(Path("/dev/fd").iterdir())) == descriptors
 
 
 def test_a_fetched_secret_does_not_show_its_value(tmp_path: Path) -> None:
