@@ -67,9 +67,11 @@ def fuzz_path(data: bytes) -> None:
 def fuzz_scan(data: bytes) -> None:
     """What is refused of a whole body is refused of one in pieces, however they are cut."""
     size, body = _take_size(data)
-    scanner = FieldScanner(FIELDS)
-    found = any(scanner.feed(piece) for piece in _cut(body, size))
-    assert found or not refuse_body(FIELDS, body) or _is_broken_json(body)
+    for is_form in (False, True):
+        scanner = FieldScanner(FIELDS, is_form=is_form)
+        found = any(scanner.feed(piece) for piece in _cut(body, size))
+        refused = refuse_body(FIELDS, body, is_form=is_form)
+        assert found or not refused or (_is_broken_json(body) and not is_form)
 
 
 def fuzz_scrub(data: bytes) -> None:

@@ -127,6 +127,22 @@ def test_the_scanner_agrees_with_a_parser(
     assert scan(body, size) == bool(names & FIELDS)
 
 
+_pieces = st.sampled_from(
+    [b"api_base", b"api", b"_", b"base", b"\\", b"\\u005f", b"%5f", b"%5c", b"\0", b"&", b"=", b"x"]
+) | st.binary(max_size=3)
+
+
+@given(st.lists(_pieces, max_size=12).map(b"".join), st.integers(1, 40))
+def test_how_a_form_is_cut_changes_nothing(body: bytes, size: int) -> None:
+    assert scan(body, size, is_form=True) >= refuse_body(FIELDS, body, is_form=True)
+
+
+def test_a_name_with_very_many_backslashes_in_it_is_found_in_pieces() -> None:
+    body = b"api" + b"\\" * 5000 + b"_base"
+    assert scan(body, 7, is_form=True)
+    assert refuse_body(FIELDS, body)
+
+
 _texts = st.text(max_size=8) | st.sampled_from(["api_base", "base_url", "{", "\\", '"'])
 _documents = st.dictionaries(
     _texts, _texts | _values | st.dictionaries(_texts, _values, max_size=3).map(json.dumps)

@@ -89,8 +89,8 @@ _SPEAKS_OF_CREDENTIALS = re.compile(
 )
 _LONGEST_SUBPROTOCOL = 31
 
-_REMEMBERED_CHARACTERS = 64
-"""Longer names are judged each time: memory is not for clients to fill."""
+_REMEMBERED_BYTES = 64
+"""Longer names are read each time: memory is not for clients to fill."""
 _COOKIES = frozenset({"cookie", "cookie2"})
 _DECODINGS = 2
 _CUT = re.compile(rb"[\[\0]")
@@ -103,13 +103,16 @@ def credentials_in(
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
     """The headers, and the names of the query parameters, that count as credentials here."""
     own_headers = frozenset[str]().union(*[c.own_headers for c in bound])
-    headers = [
-        field
-        for field in head.headers
-        if (name := normal_name(field[0])) in own_headers
-        or _is_a_credentials(name)
-        or (name == _SUBPROTOCOLS and any(map(_hides_credential, field[1].split(b","))))
-    ]
+    headers = []
+    for field in head.headers:
+        read = _remembered if len(field[0]) <= _REMEMBERED_BYTES else _read_name
+        name, is_a_credentials = read(field[0])
+        if (
+            is_a_credentials
+            or name in own_headers
+            or (name == _SUBPROTOCOLS and any(map(_hides_credential, field[1].split(b","))))
+        ):
+            headers.append(field)
     if b"?" not in head.target:
         return headers, []
     own_queries = frozenset[str]().union(*[c.own_queries for c in bound])
@@ -141,17 +144,18 @@ def _hides_credential(subprotocol: bytes) -> bool:
 
 def _is_a_credentials(name: str) -> bool:
     """Whether a normal name is that of a credential, whoever it belongs to."""
-    read = _remembered if len(name) <= _REMEMBERED_CHARACTERS else _judge_name
-    return read(name)
-
-
-def _judge_name(name: str) -> bool:
     # Some write access_token and some accessToken.
     compact = name.replace("-", "")
     return compact in _COMPACT_NAMES or compact.endswith(_COMPACT_ENDINGS)
 
 
-_remembered = lru_cache(maxsize=1024)(_judge_name)
+def _read_name(name: bytes) -> tuple[str, bool]:
+    """A header's normal name, and whether it is a credential's."""
+    normal = normal_name(name)
+    return normal, _is_a_credentials(normal)
+
+
+_remembered = lru_cache(maxsize=1024)(_read_name)
 
 
 def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:

@@ -131,14 +131,13 @@ def refuse_body(fields: frozenset[str], body: bytes, *, is_form: bool = False) -
     """
     if not fields or not body.strip():
         return False
-    in_words = FieldScanner(fields, is_form=True)
     if is_form:
-        return in_words.feed(body)
+        return FieldScanner(fields, is_form=True).feed(body)
     try:
         document = json.loads(body, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError):
         begins_as_json = body.lstrip(b"\xef\xbb\xbf\xfe\xff \t\r\n\x00")[:1] in (b"{", b"[")
-        return begins_as_json or in_words.feed(body)
+        return begins_as_json or FieldScanner(fields, is_form=True).feed(body)
     if isinstance(document, _Pairs):
         return _holds(fields, document)
     if isinstance(document, list):

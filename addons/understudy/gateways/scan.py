@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 _STRUCTURE = re.compile(rb'[{}\[\]:,"]')
@@ -18,17 +20,21 @@ _STRING_END = re.compile(rb'["\\]')
 _ESCAPE = re.compile(rb"\\(?:u([0-9A-Fa-f]{4})|([^u]))", re.DOTALL)
 _UNFINISHED_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 _SHORT_ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_ASCII_END = 0x80
 _MAX_NAME_BYTES = 1024
 _MAX_LEVELS = 1000
 _LEVELS_LOOKED_AT = 2
 _LONGEST_ESCAPE_BYTES = len("%5C%75%30%30%36%31")
 _JSON_STARTS = (b"{", b"[")
 _UTF8_MARK = b"\xef\xbb\xbf"
+_ASCII_END = 0x80
 # A name that is written in a way of RFC 2231 or under a coding is any name.
-_HIDING = re.compile(
-    rb";\s*name\*[0-9]*\*?\s*=|content-transfer-encoding:\s*(?:base64|quoted)", re.IGNORECASE
+_HIDING = re.compile(rb";\s*name\*[0-9]*\*?\s*=|content-transfer-encoding:\s*(?:base64|quoted)")
+# Text as its outline: letters and digits, what joins two words, all else.
+_KINDS = bytes(
+    ord("a") if chr(code).isalnum() and code < _ASCII_END else ord("_" if code in b"_-" else " ")
+    for code in range(256)
 )
+_TWO_WORDS = b"aaa_aaa"
 _ESCAPE_CHARACTERS = b"\\\0"
 # JSON in UTF-16 or UTF-32 is all NULs to this scanner, and text to a gateway.
 _UTF16_STARTS = (b"\0", b"\xff", b"\xfe")
@@ -44,14 +50,12 @@ class FieldScanner:
 
     def __init__(self, fields: frozenset[str], *, is_form: bool = False) -> None:
         self._fields = fields
-        self._words = [field.encode() for field in sorted(fields)]
-        either = b"|".join(re.escape(word) for word in self._words)
-        self._whole_word = re.compile(rb"(?<![0-9a-z_-])(?:" + either + rb")(?![0-9a-z_-])")
-        longest = max((len(field) for field in fields), default=0)
-        self._overlap = (longest + 2) * _LONGEST_ESCAPE_BYTES
+        self._vocabulary = _vocabulary(fields)
+        self._overlap = self._vocabulary.overlap_bytes
         self._names: _NameScanner | None = None
         self._is_json: bool | None = False if is_form else None
         self._tail = b""
+        self._bare_tail = b""
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; true as soon as a refused field, or what hides one, is seen."""
@@ -71,16 +75,49 @@ class FieldScanner:
             return b"\0" in data or self._names.feed(data)
         window = self._tail + data
         self._tail = window[-self._overlap :]
+        # Parsers that leave a backslash out see one name, whatever number of them is in it.
+        bare = self._bare_tail + data.translate(None, _ESCAPE_CHARACTERS)
+        self._bare_tail = bare[-self._overlap :]
         unquoted = unquote_to_bytes(window)
-        plain = unquoted.translate(None, _ESCAPE_CHARACTERS)
-        readings = (window, unquoted, plain, _ESCAPE.sub(_unescape, unquoted))
-        return any(self._mentions(reading.lower()) for reading in readings) or bool(
-            _HIDING.search(window)
+        readings = {window, unquoted, unquote_to_bytes(bare), _ESCAPE.sub(_unescape, unquoted)}
+        return any(self._vocabulary.mentioned(reading.lower()) for reading in readings) or _hides(
+            window
         )
 
-    def _mentions(self, text: bytes) -> bool:
-        # Looking for plain bytes is several times faster than the pattern, and mostly enough.
-        return any(word in text for word in self._words) and bool(self._whole_word.search(text))
+
+class _Vocabulary(NamedTuple):
+    """Names to be found as whole words in lower-case text."""
+
+    words: tuple[bytes, ...]
+    single_words: tuple[bytes, ...]
+    whole_word: re.Pattern[bytes]
+    overlap_bytes: int
+    """How much of what came before a chunk may be the beginning of a name in it."""
+
+    def mentioned(self, text: bytes) -> bool:
+        """Whether one of the names stands in ``text``."""
+        # Looking for plain bytes is several times faster than the pattern, and mostly enough; most
+        # of what is no text at all has nothing that a name of two words could be.
+        words = self.words if _TWO_WORDS in text.translate(_KINDS) else self.single_words
+        return any(word in text for word in words) and bool(self.whole_word.search(text))
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(fields: frozenset[str]) -> _Vocabulary:
+    words = tuple(field.encode() for field in sorted(fields))
+    either = b"|".join(re.escape(word) for word in words)
+    longest = max((len(field) for field in fields), default=0)
+    return _Vocabulary(
+        words,
+        tuple(word for word in words if _TWO_WORDS not in word.translate(_KINDS)),
+        re.compile(rb"(?<![0-9a-z_-])(?:" + either + rb")(?![0-9a-z_-])"),
+        (longest + 2) * _LONGEST_ESCAPE_BYTES,
+    )
+
+
+def _hides(text: bytes) -> bool:
+    lower = text.lower()
+    return (b"name*" in lower or b"transfer-encoding" in lower) and bool(_HIDING.search(lower))
 
 
 class _NameScanner:
