@@ -315,3 +315,46 @@ def test_a_secret_replaced_while_it_is_under_way_is_still_known(
     answer = early.read()
     assert answer.header("x-echo") == placeholder
     assert answer.body == placeholder.encode()
+
+
+@pytest.mark.attack("reflection in disguise")
+def test_the_secret_of_earlier_requests_is_known_after_it_was_replaced(
+    start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(FIRST_KEY)
+    seen: list[str] = []
+
+    async def handler(received: Received, writer: asyncio.StreamWriter) -> None:
+        seen.append(received.header("x-api-key") or "")
+        log = ", ".join(seen).encode()
+        writer.write(whole(b"X-Log: %s\r\n" % log, log))
+
+    good = start_upstream("good.example", handler=handler)
+    policy = {
+        "connections": {
+            "good": {
+                "hosts": ["good.example"],
+                "carriers": [{"header": "X-Api-Key"}],
+                "secret": {"file": str(file)},
+            }
+        },
+        "allow": [{"name": "good", "connection": "good"}],
+    }
+    owners = {FIRST_KEY: ["good.example"], SECOND_KEY: ["good.example"]}
+    scene = start_scene(policy, [good], owners)
+    placeholder = scene.placeholder("good")
+    wire = scene.tunnel("good.example")
+    request = f"GET / HTTP/1.1\nHost: good.example\nX-Api-Key: {placeholder}"
+    assert wire.request(request).body == placeholder.encode()
+    fresh = file.with_suffix(".new")
+    fresh.write_text(SECOND_KEY)
+    fresh.replace(file)
+    answer = wire.request(request)
+    assert seen == [FIRST_KEY, SECOND_KEY]
+    assert answer.body == f"{placeholder}, {placeholder}".encode()
+    assert answer.header("x-log") == f"{placeholder}, {placeholder}"
+    file.unlink()
+    anonymous = wire.request("GET / HTTP/1.1\nHost: good.example")
+    assert anonymous.body == f"{placeholder}, {placeholder}, ".encode()
+    assert anonymous.header("x-log") == f"{placeholder}, {placeholder},"

@@ -167,7 +167,30 @@ async def test_the_last_value_stays_known_for_scrubbing_only(
     secret = await resolver.resolve(GOOD)
     clock.now += 1000
     assert resolver.peek(GOOD) is None
-    assert resolver.last_known(GOOD) == secret
+    assert resolver.known(GOOD) == (secret,)
+
+
+@in_loop
+async def test_the_value_before_the_last_stays_known_too(
+    resolver: Resolver, tmp_path: Path
+) -> None:
+    path = tmp_path / "key"
+    file = from_file(path)
+    for value, known in (
+        ("value-1", ["value-1"]),
+        ("value-2", ["value-2", "value-1"]),
+        ("value-2", ["value-2", "value-1"]),
+        ("value-3", ["value-3", "value-2"]),
+        ("value-2", ["value-2", "value-3"]),
+    ):
+        path.write_text(value)
+        await resolver.resolve(file)
+        assert [secret.reveal() for secret in resolver.known(file)] == known
+    path.unlink()
+    with pytest.raises(SecretUnavailable):
+        await resolver.resolve(file)
+    moved = replace(file, secret=GOOD.secret)
+    assert [secret.reveal() for secret in resolver.known(moved)] == ["value-2", "value-3"]
 
 
 @in_loop
@@ -272,6 +295,6 @@ async def test_a_connection_with_another_secret_gets_that_one(
 async def test_a_connection_without_a_secret_has_none(resolver: Resolver) -> None:
     none = replace(GOOD, secret=None)
     assert resolver.peek(none) is None
-    assert resolver.last_known(none) is None
+    assert resolver.known(none) == ()
     with pytest.raises(SecretUnavailable):
         await resolver.resolve(none)

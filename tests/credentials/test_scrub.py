@@ -6,8 +6,12 @@ import base64
 import gc
 import html
 import json
+import re
 import tracemalloc
 import urllib.parse
+from collections.abc import Callable
+from functools import partial
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -39,15 +43,21 @@ def stream(scrub: Scrubber, pieces: list[bytes]) -> bytes:
     return b"".join([*map(scrub.feed, pieces), scrub.close()])
 
 
-def go_json(text: str) -> bytes:
-    escaped = json.dumps(text)
-    for char in "<>&":
-        escaped = escaped.replace(char, f"\\u{ord(char):04x}")
-    return escaped.encode()
+def unescape(text: str) -> str:
+    """One layer less, as a plain reader does it."""
+    text = re.sub(r"\\(?:u00|x)([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), text)
+    return html.unescape(urllib.parse.unquote(re.sub(r"\\(.)", r"\1", text)))
+
+
+def escape(text: str, chars: str, form: str) -> str:
+    """``text`` with these characters written in this form."""
+    return "".join(form.format(ord(char)) if char in chars else char for char in text)
 
 
 FORMS = {
     "raw": RAW,
+    "utf-16": SECRET.encode("utf-16-le"),
+    "utf-16, big end first": SECRET.encode("utf-16-be"),
     "base64": base64.b64encode(RAW),
     "base64, second alignment": base64.b64encode(b"x:" + RAW + b"!"),
     "base64, third alignment": base64.b64encode(b"x" + RAW + b"??"),
@@ -55,24 +65,36 @@ FORMS = {
     "base64 of basic in a head": base64.b64encode(
         b"Authorization: Basic " + base64.b64encode(b"me:" + RAW) + b"\r\n"
     ),
+    "base64 of a query": base64.b64encode(b"/?k=" + urllib.parse.quote(SECRET, safe="").encode()),
+    "base64 of json": base64.b64encode(json.dumps({"k": SECRET}).encode()),
     "hex": RAW.hex().encode(),
     "upper-case hex": RAW.hex().upper().encode(),
-    "url": urllib.parse.quote(SECRET, safe="").encode(),
-    "url, lower-case hex": urllib.parse.quote(SECRET, safe="")
-    .replace("%2F", "%2f")
-    .replace("%2B", "%2b")
-    .replace("%3D", "%3d")
-    .replace("%3C", "%3c")
-    .encode(),
-    "url of a path": urllib.parse.quote(SECRET).encode(),
-    "url, twice": urllib.parse.quote(urllib.parse.quote(SECRET, safe=""), safe="").encode(),
-    "url of base64": urllib.parse.quote(base64.b64encode(b"me:" + RAW), safe="").encode(),
-    "json": json.dumps({"echo": SECRET}).encode(),
-    "json of php": json.dumps(SECRET).replace("/", "\\/").encode(),
-    "json of go": go_json(SECRET),
-    "json in json": json.dumps(json.dumps(SECRET)).encode(),
-    "html": html.escape(SECRET).encode(),
 }
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "url": partial(urllib.parse.quote, safe=""),
+    "url of a path": urllib.parse.quote,
+    "url of go's paths": partial(urllib.parse.quote, safe="/$&+=:@"),
+    "url, lower-case hex": lambda text: escape(text, "/+=\"<&' ", "%{:02x}"),
+    "url, every character": lambda text: escape(text, text, "%{:02X}"),
+    "json": lambda text: json.dumps(text)[1:-1],
+    "json of php": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "json of go": lambda text: escape(json.dumps(text)[1:-1], "<>&", "\\u{:04x}"),
+    "json of gson": lambda text: escape(json.dumps(text)[1:-1], "<>&='", "\\u{:04x}"),
+    "json of .net": lambda text: escape(text, "<>&'+`\"", "\\u{:04X}"),
+    "json, every character": lambda text: escape(text, text, "\\u{:04x}"),
+    "javascript": lambda text: escape(text, "/+=\"<&'-", "\\x{:02X}"),
+    "html": html.escape,
+    "html of mustache": lambda text: escape(text, "&<>\"'/`=", "&#x{:02X};"),
+    "html of xml": lambda text: text.replace("&", "&amp;").replace("'", "&apos;"),
+    "html, every character": lambda text: escape(text, text, "&#{:d};"),
+    "html, every character, zeros": lambda text: escape(text, text, "&#x00{:x};"),
+    "html, names": lambda text: text.replace("/", "&sol;").replace("=", "&equals;"),
+}
+
+
+def expect_nothing_left(result: bytes) -> None:
+    for form in (*echoes(SECRET), RAW[:16], RAW[16:]):
+        assert form not in result
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -87,16 +109,72 @@ def test_every_form_is_replaced_over_any_chunking(
     scrub = scrubber()
     body = before + FORMS[name] + after
     result = stream(scrub, cut(body, sizes))
-    assert not any(form in result for form in echoes(SECRET))
-    assert PLACEHOLDER.encode() in result
+    expect_nothing_left(result)
+    assert PLACEHOLDER.encode() in result.replace(b"\0", b"")
     assert scrub.found["team"] >= 1
     assert result == scrubber().scrub(body)
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(0, 30), max_size=12))
+@pytest.mark.parametrize("name", ESCAPES)
+@given(
+    again=st.sampled_from(["no more", *ESCAPES]),
+    form=st.sampled_from([*FORMS.values()][3:]) | st.just(RAW),
+    sizes=st.lists(st.integers(0, 30), max_size=12),
+    after=st.sampled_from(["", " after", '"}\n\n', "\\n", "%0A"]),
+)
+def test_whatever_escapes_a_form_it_is_replaced(
+    name: str, again: str, form: bytes, sizes: list[int], after: str
+) -> None:
+    written = ESCAPES[name](form.decode())
+    written = ESCAPES[again](written) if again in ESCAPES else written
+    scrub = scrubber()
+    body = f"data: {{'k': '{written}{after}".encode()
+    assert stream(scrub, cut(body, sizes)) == scrubber().scrub(body)
+    cleaned = scrubber().scrub(body)
+    assert scrub.found["team"] >= 1
+    assert PLACEHOLDER.encode() in cleaned
+    for _ in range(4):
+        expect_nothing_left(cleaned)
+        cleaned = unescape(cleaned.decode()).encode()
+
+
+_WAYS = ("%{:02x}", "%{:02X}", "\\u{:04x}", "\\u{:04X}", "\\x{:02x}", "&#{};", "&#x0{:x};", "{:c}")
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 3), st.lists(st.integers(0, 40)))
+def test_any_character_may_be_escaped_in_any_way_or_not(
+    random: Random, layers: int, sizes: list[int]
+) -> None:
+    written = SECRET
+    for _ in range(layers):
+        # What begins escapes is escaped itself: else the layer could not be read back.
+        written = "".join(
+            random.choice(_WAYS[:-1] if char in "%\\&" else _WAYS).format(ord(char))
+            for char in written
+        )
+    body = b"<" + written.encode() + b">"
+    assert stream(scrubber(), cut(body, sizes)) == b"<" + PLACEHOLDER.encode() + b">"
+
+
+_ESCAPED = st.lists(
+    st.sampled_from(
+        ["%", "2", "5", "%25", "%5c", "%26", "\\", "\\u0073", "\\x2d", "u00", "&", "amp;", "&#",
+         "115;", "&sol;", "sk-r", "real-A/b+c=d", SECRET, SECRET[:9], SECRET[9:], "\n", '"', "x"]
+    ),
+    max_size=30,
+).map(lambda parts: "".join(parts).encode())  # fmt: skip
+
+
+@given(_ESCAPED, st.lists(st.integers(0, 9), max_size=30))
+def test_chunks_change_nothing_even_within_escapes(body: bytes, sizes: list[int]) -> None:
+    assert stream(scrubber(), cut(body, sizes)) == scrubber().scrub(body)
+
+
+@given(st.binary(max_size=200) | _ESCAPED, st.lists(st.integers(0, 30), max_size=12))
 def test_a_body_without_the_secret_passes_unchanged(body: bytes, sizes: list[int]) -> None:
-    if not any(form in body for form in echoes(SECRET)):
-        assert stream(scrubber(), cut(body, sizes)) == body
+    scrub = scrubber()
+    passed = stream(scrub, cut(body, sizes))
+    assert passed == body or scrub.found
 
 
 _SHORT = "abababab"
@@ -175,11 +253,11 @@ def test_a_secret_too_short_to_be_told_apart_is_left_alone() -> None:
 @pytest.mark.parametrize("length", [8, 18, 19, 20, 40, 200])
 def test_a_secret_is_found_wherever_it_stands(length: int) -> None:
     secret = "".join(chr(ord("a") + i * 7 % 26) for i in range(length))
-    for form in echoes(secret):
+    for form, written in echoes(secret, PLACEHOLDER).items():
         for before in (*range(45), 2047, 2048, 4094, 4095, 5000):
             clean = scrubber(("team", secret, PLACEHOLDER))
             data = b"-" * before + form
-            assert clean.scrub(data) == b"-" * before + PLACEHOLDER.encode(), (form, before)
+            assert clean.scrub(data) == b"-" * before + written, (form, before)
 
 
 def test_a_secret_that_was_replaced_does_not_stay_in_memory() -> None:

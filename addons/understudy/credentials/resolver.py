@@ -60,6 +60,7 @@ class Resolver:
         self._on_event = on_event
         self._clock = clock
         self._cached: dict[SecretReference, _Cached] = {}
+        self._known: dict[str, tuple[Secret, ...]] = {}
         self._errors: dict[SecretReference, str] = {}
         self._running: dict[SecretReference, asyncio.Task[Secret]] = {}
         self._references: dict[str, SecretReference] = {}
@@ -94,10 +95,19 @@ class Resolver:
             task.add_done_callback(lambda done: self._forget(reference, done))
         return await asyncio.shield(task)
 
-    def last_known(self, connection: Connection) -> Secret | None:
-        """The secret that was read last, however old: to scrub it, never to send it."""
+    def known(self, connection: Connection) -> tuple[Secret, ...]:
+        """The secret that was read last, and the one before it: to scrub them, never to send them.
+
+        However old they are. What was sent is known; of secrets that changed without a call of
+        this in between, only the last.
+        """
+        known = self._known.get(connection.name, ())
         cached = self._cached.get(connection.secret) if connection.secret else None
-        return cached.secret if cached else None
+        if cached is not None and (not known or known[0] is not cached.secret):
+            secret = cached.secret
+            known = (secret, *[other for other in known if other != secret][:1])
+            self._known[connection.name] = known
+        return known
 
     def status(self) -> Mapping[str, SecretStatus]:
         """The state of every connection's secret that was ever asked for, by connection."""

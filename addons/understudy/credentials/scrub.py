@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from understudy.credentials.forms import echoes
+from understudy.credentials.readings import around, escapes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from understudy.credentials.readings import Escapes, Reading
     from understudy.credentials.secret import Secret
 
 MIN_SECRET_LENGTH = 8
 """Shorter secrets are not scrubbed: they would be found by accident everywhere."""
-
-_UNTOUCHED = re.compile(rb"[0-9A-Za-z]+")
 
 type Fields = tuple[tuple[bytes, bytes], ...]
 
 _FEW_BYTES = 2048
 _SHORT_BYTES = 4096
 _GRAM = 4
-_MIN_STRIDE = 16
+_HEAD = 32
+_MIN_STRIDE, _MAX_STRIDE = 16, 64
 """With shorter steps than this, taking samples lasts as long as searching."""
 _PREPARED_SETS = 64
 
@@ -37,23 +37,82 @@ class Guarded(NamedTuple):
     placeholder: str
 
 
+class Found(NamedTuple):
+    """A form of a secret, in the bytes where it was found."""
+
+    start: int
+    end: int
+    form: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Forms:
     """Every form of some secrets that is looked for, prepared for searching."""
 
     replacements: Mapping[bytes, tuple[str, bytes]] = field(repr=False)
-    """Form → (connection, placeholder)."""
+    """Form → (connection, placeholder); the longest first."""
     needles: tuple[bytes, ...] = field(repr=False)
     """Where none of these is, no form is."""
-    pattern: re.Pattern[bytes] = field(repr=False)
-    """The leftmost form, the longest where several begin."""
-    in_order: tuple[bytes, ...] = field(repr=False)
+    heads: re.Pattern[bytes] = field(repr=False)
+    """Where this does not match, no form begins."""
+    begins: re.Pattern[bytes] = field(repr=False)
+    """The same for a form's first bytes only."""
+    edges: frozenset[bytes] = field(repr=False)
+    """Ends of a text that are too short for ``begins``, and may be the beginning of a form."""
     alphabet: bytes = field(repr=False)
     longest: int
     grams: frozenset[bytes] = field(repr=False)
-    """Every four bytes in a row that some form holds."""
+    """The four bytes from each of a form's first ``stride`` places on."""
     stride: int
-    """Of any so many places in a row within a form, each begins one of its ``grams``."""
+    """Of any so many places in a row within a form, one of the first begins one of ``grams``."""
+    escapes: Escapes = field(repr=False)
+
+    def find(self, text: bytes, start: int = 0) -> Found | None:
+        """The leftmost form from ``start`` on, the longest where several begin."""
+        while head := self.heads.search(text, start):
+            start = head.start()
+            for form in self.replacements:
+                if text.startswith(form, start):
+                    return Found(start, start + len(form), form)
+            start += 1
+        return None
+
+    def is_in(self, text: bytes) -> bool:
+        """Whether any form is in ``text``."""
+        if len(text) <= _SHORT_BYTES and self.stride >= _MIN_STRIDE:
+            # A form that stands anywhere holds at least one of the samples.
+            samples = [text[at : at + _GRAM] for at in range(0, len(text), self.stride)]
+            if self.grams.isdisjoint(samples):
+                return False
+        elif len(text) > _FEW_BYTES:
+            # Substring search skips ahead: it is quicker for each needle than one alternation.
+            return any(needle in text for needle in self.needles)
+        return bool(self.replacements) and self.find(text) is not None
+
+    def is_new_in(self, reading: Reading) -> bool:
+        """Whether any form is in the reading that is in none of those below it."""
+        text, places = reading.text, reading.places
+        if len(places) * self.longest > len(text):
+            return self.is_in(text)
+        regions = around(places, self.longest, len(text))
+        return any(self.is_in(text[start:end]) for start, end in regions)
+
+    def undecided(self, text: bytes) -> int:
+        """Where the first tail of ``text`` begins that a form could go on from; else its end."""
+        start = max(0, len(text) - self.longest + 1)
+        # A tail of forms' own characters only: mostly a word, or nothing.
+        start += len(text[start:].rstrip(self.alphabet))
+        at = start
+        while begin := self.begins.search(text, at):
+            at, size = begin.start(), len(text) - begin.start()
+            for form in self.replacements:
+                if len(form) > size and text.startswith(form[:size], at):
+                    return at
+            at += 1
+        for at in range(max(start, len(text) - _GRAM + 1), len(text)):
+            if text[at:] in self.edges:
+                return at
+        return len(text)
 
 
 _prepared: dict[tuple[str, ...], tuple[tuple[Guarded, ...], Forms]] = {}
@@ -67,7 +126,7 @@ def forms_of(guarded: tuple[Guarded, ...]) -> Forms:
     They are kept until one of the connections has another secret: one that was replaced does not
     stay in memory.
     """
-    connections = tuple([connection for connection, _, _ in guarded])
+    connections = tuple(dict.fromkeys([connection for connection, _, _ in guarded]))
     known = _prepared.get(connections)
     if known is not None and known[0] == guarded:
         return known[1]
@@ -79,44 +138,45 @@ def forms_of(guarded: tuple[Guarded, ...]) -> Forms:
 
 
 def _prepare(guarded: tuple[Guarded, ...]) -> Forms:
-    replacements: dict[bytes, tuple[str, bytes]] = {}
+    found: dict[bytes, tuple[str, bytes]] = {}
     for connection, secret, placeholder in guarded:
         value = secret.reveal()
         if len(value) >= MIN_SECRET_LENGTH:
-            for form in echoes(value):
-                replacements.setdefault(form, (connection, placeholder.encode()))
-    shortest_first = sorted(replacements, key=len)
-    pattern = re.compile(b"|".join(map(re.escape, reversed(shortest_first))))
+            for form, written in echoes(value, placeholder).items():
+                found.setdefault(form, (connection, written))
+    longest_first = sorted(found, key=lambda form: (-len(form), form))
+    shortest = len(longest_first[-1]) if longest_first else 0
+    stride = max(0, min(shortest - _GRAM + 1, _MAX_STRIDE))
+    alphabet = bytes(sorted({byte for form in found for byte in form}))
+    heads = _any_of(form[:_HEAD] for form in longest_first)
+    begins = _any_of(form[:_GRAM] for form in longest_first)
     # It keeps the last 512 patterns, and with them the secrets.
     re.purge()
     return Forms(
-        replacements,
-        _needles(shortest_first),
-        pattern,
-        tuple(sorted(replacements)),
-        bytes({byte for form in replacements for byte in form}),
-        len(shortest_first[-1]) if shortest_first else 0,
-        frozenset(
-            form[i : i + _GRAM] for form in replacements for i in range(len(form) - _GRAM + 1)
-        ),
-        len(shortest_first[0]) - _GRAM + 1 if shortest_first else 0,
+        {form: found[form] for form in longest_first},
+        _needles(longest_first),
+        heads,
+        begins,
+        frozenset(form[:size] for form in found for size in range(1, _GRAM)),
+        alphabet,
+        len(longest_first[0]) if longest_first else 0,
+        frozenset(form[i : i + _GRAM] for form in found for i in range(stride)),
+        stride,
+        escapes_of(alphabet),
     )
 
 
-def _needles(shortest_first: list[bytes]) -> tuple[bytes, ...]:
-    """Few, long strings of which each form holds one: the forms, or parts that no encoder touches.
+def _any_of(parts: Iterable[bytes]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(map(re.escape, dict.fromkeys(parts))))
 
-    A search takes about as many steps as the data has needles' lengths.
-    """
-    forms: list[bytes] = []
-    parts: list[bytes] = []
-    for form in shortest_first:
-        if not any(needle in form for needle in forms):
-            forms.append(form)
-        if not any(needle in form for needle in parts):
-            part = max(_UNTOUCHED.findall(form), key=len, default=b"")
-            parts.append(part if len(part) >= MIN_SECRET_LENGTH else form)
-    return tuple(min(forms, parts, key=lambda needles: sum(1 / len(n) for n in needles)))
+
+def _needles(longest_first: list[bytes]) -> tuple[bytes, ...]:
+    """Few strings of which each form holds one: a search takes about as long as there are many."""
+    needles: list[bytes] = []
+    for form in reversed(longest_first):
+        if not any(needle in form for needle in needles):
+            needles.append(form)
+    return tuple(needles)
 
 
 class Scrubber:
@@ -137,71 +197,96 @@ class Scrubber:
 
     def scrub(self, data: bytes) -> bytes:
         """Replace in ``data``, which is whole."""
-        return self._forms.pattern.sub(self._replace, data) if self._is_seen(data) else data
+        return self._clean(data, is_whole=True)[0] if self else data
 
     def scrub_fields(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
         """Replace in the names and values of header fields."""
         whole = tuple(fields)
-        if not self._is_seen(b"\n".join([part for pair in whole for part in pair])):
+        joined = b"\n".join([part for pair in whole for part in pair])
+        if not self or not any(self._seen(self._forms.escapes.read(joined, is_whole=True))):
             return whole
         return tuple((self.scrub(name), self.scrub(value)) for name, value in whole)
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of a body; give what is safe to send on now."""
-        if not self._forms.replacements:
+        if not self:
             return data
-        if self._held:
-            data = self._held + data
-        hold = self._undecided(data, 0)
-        pieces: list[bytes] = []
-        start = 0
-        if self._is_seen(data):
-            while (match := self._forms.pattern.search(data, start)) and match.start() < hold:
-                pieces += data[start : match.start()], self._replace(match)
-                start = match.end()
-                if start > hold:
-                    hold = self._undecided(data, start)
-        self._held = data[hold:]
-        return b"".join((*pieces, data[start:hold])) if start else data[:hold]
+        data = self._held + data if self._held else data
+        clean, self._held = self._clean(data, is_whole=False)
+        return clean
 
     def close(self) -> bytes:
         """Give what was held back when the body ends."""
         held, self._held = self._held, b""
         return self.scrub(held)
 
-    def _is_seen(self, data: bytes) -> bool:
+    def _seen(self, readings: list[Reading]) -> list[bool]:
+        """In which of them there is a form, that is not in one before it."""
+        forms, (data, *deeper) = self._forms, readings
+        return [forms.is_in(data.text), *map(forms.is_new_in, deeper)]
+
+    def _clean(self, data: bytes, *, is_whole: bool) -> tuple[bytes, bytes]:
+        """Clean bytes, and those which only what follows them decides about."""
         forms = self._forms
-        if len(data) < _GRAM:
-            return False
-        if len(data) <= _SHORT_BYTES and forms.stride >= _MIN_STRIDE:
-            # A form that stands anywhere holds at least one of the samples.
-            samples = [data[at : at + _GRAM] for at in range(0, len(data), forms.stride)]
-            if forms.grams.isdisjoint(samples):
-                return False
-        elif len(data) > _FEW_BYTES:
-            # Substring search skips ahead: it is quicker for each needle than one alternation.
-            return any(needle in data for needle in forms.needles)
-        return bool(forms.replacements) and forms.pattern.search(data) is not None
+        pieces: list[bytes] = []
+        while True:
+            readings = forms.escapes.read(data, is_whole=is_whole)
+            if len(readings) == 1 and not pieces and not forms.is_in(data):
+                # Nothing to be found and no escapes: so it is nearly always.
+                hold = len(data) if is_whole else forms.undecided(data)
+                return data[:hold], data[hold:]
+            hold = len(data) if is_whole else self._hold(readings)
+            searched = [
+                reading
+                for reading, seen in zip(readings, self._seen(readings), strict=True)
+                if seen
+            ]
+            end, is_done = self._replace_in(data, hold, searched, readings[-1], pieces)
+            if is_done:
+                rest = data[end:hold] if end else data[:hold]
+                return b"".join((*pieces, rest)) if pieces else rest, data[hold:]
+            # The next escapes are read from here on: what was replaced may have ended inside one.
+            data = data[end:]
 
-    def _replace(self, match: re.Match[bytes]) -> bytes:
-        connection, placeholder = self._forms.replacements[match[0]]
-        self.found[connection] = self.found.get(connection, 0) + 1
-        return placeholder
+    def _hold(self, readings: list[Reading]) -> int:
+        forms, deepest = self._forms, readings[-1]
+        hold = min(reading.source(forms.undecided(reading.text)) for reading in readings)
+        # An escape is not torn: its rest would be read as something else.
+        return hold if len(readings) == 1 else deepest.source(deepest.position(hold))
 
-    def _undecided(self, data: bytes, start: int) -> int:
-        """Where from ``start`` on the first tail of ``data`` begins that a form could go on from.
+    def _replace_in(
+        self,
+        data: bytes,
+        hold: int,
+        searched: list[Reading],
+        deepest: Reading,
+        pieces: list[bytes],
+    ) -> tuple[int, bool]:
+        """Replace what begins before ``hold``; where that ended, and whether all is done."""
+        start = 0
+        while searched:
+            candidates = [
+                found
+                for reading in searched
+                if (found := self._find(reading, start)) and found.start < hold
+            ]
+            if not candidates:
+                break
+            # Of one start the longest form, and as few escapes around it as it can be found with.
+            found = min(candidates, key=lambda one: (one.start, -len(one.form)))
+            connection, placeholder = self._forms.replacements[found.form]
+            self.found[connection] = self.found.get(connection, 0) + 1
+            pieces += data[start : found.start], placeholder
+            start = found.end
+            if start > hold or deepest.source(deepest.position(start)) != start:
+                return start, False
+        return start, True
 
-        The end of ``data`` where there is none.
-        """
-        forms = self._forms
-        start = max(start, len(data) - forms.longest + 1)
-        # A tail of forms' own characters only: mostly a word, or nothing.
-        start += len(data[start:].rstrip(forms.alphabet))
-        for position in range(start, len(data)):
-            tail = data[position:]
-            index = bisect_left(forms.in_order, tail)
-            while index < len(forms.in_order) and forms.in_order[index].startswith(tail):
-                if len(forms.in_order[index]) > len(tail):
-                    return position
-                index += 1
-        return len(data)
+    def _find(self, reading: Reading, start: int) -> Found | None:
+        position = reading.position(start)
+        if reading.source(position) < start:
+            position += 1
+        found = self._forms.find(reading.text, position)
+        if found is None:
+            return None
+        return Found(reading.source(found.start), reading.source(found.end), found.form)

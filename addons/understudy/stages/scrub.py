@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from understudy.credentials.messages import MessageScrubber
@@ -113,16 +114,15 @@ class Scrub:
 def guard(
     connections: Iterable[Connection], resolver: Resolver, placeholders: PlaceholderBook
 ) -> tuple[Guarded, ...]:
-    """What may come back of these connections' secrets, as they were read last."""
-    guarded: dict[str, Guarded] = {}
+    """What may come back of these connections' secrets: those of now, and those of before."""
+    guarded: dict[str, tuple[Guarded, ...]] = {}
     for connection in connections:
-        if connection.name in guarded:
-            continue
-        secret = resolver.last_known(connection)
-        placeholder = placeholders.current.get(connection.name)
-        if secret is not None and placeholder is not None:
-            guarded[connection.name] = Guarded(connection.name, secret, placeholder)
-    return tuple(guarded.values())
+        name = connection.name
+        placeholder = placeholders.current.get(name)
+        if name not in guarded and placeholder is not None:
+            known = resolver.known(connection)
+            guarded[name] = tuple([Guarded(name, secret, placeholder) for secret in known])
+    return tuple(chain.from_iterable(guarded.values()))
 
 
 def _ask_anew(outline: Outline) -> Outline:

@@ -1,0 +1,187 @@
+"""Bytes with their escapes taken off, and where each of them stood: URL, JSON and HTML, in layers.
+
+Any character may be escaped or not, in either case and as often as three times, and one escape in
+another. So a secret is found whichever encoder wrote it, and no list of encoders is needed.
+"""
+
+from __future__ import annotations
+
+import html.entities
+import re
+import string
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_LAYERS = 3
+_LONGEST_ESCAPE = 24
+_FAR_APART = 20 * _LONGEST_ESCAPE
+"""From this on it is quicker to look around each of several places than at everything."""
+_DIGITS = string.hexdigits[:16]
+_MARKERS = b"%\\&#;"
+"""What escapes begin and end with: itself escaped where there are several layers."""
+_NAMED = {
+    name.encode(): ord(char)
+    for name, char in html.entities.html5.items()
+    if name.endswith(";") and len(char) == 1 and char.isascii()
+}
+_UNFINISHED = re.compile(
+    rb"(?:%[2-7]?"
+    rb"|\\(?:u(?:0(?:0[2-7]?)?)?|x[2-7]?)?"
+    rb"|&(?:#(?:0{0,5}[0-9]{0,3}|[xX]0{0,5}[2-7]?[0-9a-fA-F]?)|[A-Za-z]{0,18})?)\Z"
+)
+
+
+class Reading:
+    """What some bytes say with one layer of escapes taken off, or with none.
+
+    ``places`` are those in ``text`` of the characters that were escaped; ``begins`` and ``ends``
+    say where their escapes stand in the text of the reading ``below``.
+    """
+
+    __slots__ = ("_begins", "_below", "_ends", "places", "text")
+
+    def __init__(
+        self,
+        text: bytes,
+        below: Reading | None = None,
+        spans: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        self.text = text
+        self._below = below
+        self._begins: list[int] = []
+        self._ends: list[int] = []
+        self.places: list[int] = []
+        for nth, (begin, end) in enumerate(spans):
+            self._begins.append(begin)
+            self._ends.append(end)
+            # Every escape before this one gave a single character.
+            gone = self._ends[nth - 1] - self.places[nth - 1] - 1 if nth else 0
+            self.places.append(begin - gone)
+
+    def source(self, position: int) -> int:
+        """Where in the bytes themselves the character at ``position`` begins."""
+        nth = bisect_right(self.places, position) - 1
+        if nth >= 0:
+            beyond = position - self.places[nth]
+            position = self._ends[nth] + beyond - 1 if beyond else self._begins[nth]
+        return self._below.source(position) if self._below is not None else position
+
+    def position(self, source: int) -> int:
+        """Which character holds the byte at ``source``."""
+        below = self._below.position(source) if self._below is not None else source
+        nth = bisect_right(self._begins, below) - 1
+        if nth < 0:
+            return below
+        return self.places[nth] + max(0, below - self._ends[nth] + 1)
+
+
+class Escapes:
+    """Finds the escapes of some characters, and of those that escapes are made of."""
+
+    def __init__(self, characters: bytes) -> None:
+        codes = sorted({code for code in (*characters, *_MARKERS) if 0x20 <= code < 0x7F})  # noqa: PLR2004 - printable
+        hexadecimal = _hexadecimal(codes)
+        decimal = b"|".join(b"%d" % code for code in codes)
+        named = b"|".join(name[:-1] for name, code in _NAMED.items() if code in codes)
+        signs = re.escape(bytes(code for code in codes if code in b"\"'/\\`"))
+        # One for each first byte: so the search skips from one of these to the next.
+        self._patterns = (
+            re.compile(rb"%%(?:%s)" % hexadecimal),
+            re.compile(rb"\\(?:(?:u00|x)(?:%s)|[%s])" % (hexadecimal, signs)),
+            re.compile(
+                rb"&(?:#(?:0{0,5}(?:%s)|[xX]0{0,5}(?:%s))|%s);" % (decimal, hexadecimal, named)
+            ),
+        )
+
+    def read(self, data: bytes, *, is_whole: bool) -> list[Reading]:
+        """``data`` as it is, then with one layer of escapes less each, as long as there are any.
+
+        Where more of it is to come, what may be the beginning of an escape at the end is not read.
+        """
+        reading = Reading(data)
+        readings = [reading]
+        if b"%" not in data and b"\\" not in data and b"&" not in data:
+            return readings
+        places: list[int] | None = None
+        while len(readings) <= _LAYERS:
+            text = reading.text
+            spans = self._spans(text, places)
+            end = len(text)
+            if not is_whole:
+                begin = max(spans[-1][1] if spans else 0, end - _LONGEST_ESCAPE)
+                unfinished = _UNFINISHED.search(text, begin)
+                end = unfinished.start() if unfinished else end
+            if not spans and end == len(text):
+                break
+            reading = Reading(_unescape(text, spans, end), reading, spans)
+            readings.append(reading)
+            places = reading.places
+        return readings
+
+    def _spans(self, text: bytes, places: list[int] | None) -> list[tuple[int, int]]:
+        """Where escapes stand. ``places``: only where other escapes were taken off."""
+        regions: Iterable[tuple[int, int]] = ((0, len(text)),)
+        if places is not None and len(places) * _FAR_APART < len(text):
+            regions = around(places, _LONGEST_ESCAPE, len(text))
+        return sorted(
+            match.span()
+            for start, end in regions
+            for pattern in self._patterns
+            for match in pattern.finditer(text, start, end)
+        )
+
+
+@lru_cache(maxsize=64)
+def escapes_of(characters: bytes) -> Escapes:
+    """The escapes of these characters."""
+    return Escapes(characters)
+
+
+def around(places: Iterable[int], reach: int, length: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a text of ``length`` within ``reach`` of any of the places, in order."""
+    start = end = -1
+    for place in places:
+        if place - reach > end:
+            if end >= 0:
+                yield start, min(end, length)
+            start = max(0, place - reach)
+        end = place + reach
+    if end >= 0:
+        yield start, min(end, length)
+
+
+def _hexadecimal(codes: Iterable[int]) -> bytes:
+    """A pattern of these codes in two digits of either case."""
+    seconds: dict[str, str] = {}
+    for code in codes:
+        first, second = _DIGITS[code >> 4], _DIGITS[code & 15]
+        seconds[first] = seconds.get(first, "") + second + second.upper()
+    return "|".join(f"{first}[{second}]" for first, second in seconds.items()).encode()
+
+
+def _unescape(text: bytes, spans: Iterable[tuple[int, int]], end: int) -> bytes:
+    start = 0
+    pieces: list[bytes] = []
+    for begin, behind in spans:
+        pieces += text[start:begin], _character(text[begin:behind])
+        start = behind
+    return b"".join(chain(pieces, (text[start:end],)))
+
+
+@lru_cache(maxsize=1024)
+def _character(escape: bytes) -> bytes:
+    kind, rest = escape[:1], escape[1:]
+    if kind == b"%":
+        code = int(rest, 16)
+    elif kind == b"\\":
+        code = int(rest[-2:], 16) if len(rest) > 1 else rest[0]
+    elif rest[:1] == b"#":
+        code = int(rest[2:-1], 16) if rest[1:2] in b"xX" else int(rest[1:-1])
+    else:
+        code = _NAMED[rest]
+    return bytes((code,))
