@@ -13,7 +13,7 @@ import trustme
 from tests.conftest import complete_policy
 from tests.support.proxy import Proxy
 from tests.support.scene import Scene, expect_no_secret_written
-from tests.support.upstream import Upstream
+from tests.support.upstream import Upstream, answer
 
 OPENAI_KEY = "sk-virtual-openai-5d1c7f0a2b9e"
 ANTHROPIC_KEY = "sk-virtual-anthropic-88e1a0c4d3f2"
@@ -97,6 +97,23 @@ def test_provider_traffic_goes_to_the_gateway_and_nowhere_else(
     name = "x-portkey-api-key" if place.kind == "portkey" else "authorization"
     assert OPENAI_KEY in (received.header(name) or "")
     assert at_gateway.verdict()["gateway"]["host"] == "gateway.example"
+
+
+@pytest.mark.attack("reflection in disguise")
+def test_the_gateway_gives_back_no_key_of_another_provider(at_gateway: Scene) -> None:
+    gateway = at_gateway.upstreams["gateway.example"]
+    log = f"last keys: {OPENAI_KEY}, {ANTHROPIC_KEY}".encode()
+    gateway.handler = answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(log), log))
+    try:
+        answered = at_gateway.request("api.openai.com", "/v1/models", headers=[bearer(at_gateway)])
+    finally:
+        gateway.handler = None
+    names = ("openai-team", "anthropic-team")
+    said = ", ".join(at_gateway.placeholder(name) for name in names)
+    assert answered.body == f"last keys: {said}".encode()
+    at_gateway.settle()
+    (finished,) = at_gateway.events("request.finished")
+    assert finished["reflected"] == 2
 
 
 @pytest.mark.attack("gateway override")

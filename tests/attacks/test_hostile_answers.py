@@ -172,6 +172,8 @@ def test_an_answer_without_a_body_promises_no_chunks(play: Start, status: bytes)
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + FORGED,
         b"HTTP/1.1 103 Early Hints\r\nX: \x00\r\n\r\n" + OK,
+        b"HTTP/1.1 099 Below\r\n\r\n" + OK,
+        b"HTTP/1.1 000 Nothing\r\n\r\n" + OK,
     ],
 )
 def test_an_answer_with_two_readings_is_502(play: Start, raw: bytes) -> None:

@@ -32,7 +32,7 @@ _NAMED = {
 _UNFINISHED = re.compile(
     rb"(?:%[2-7]?"
     rb"|\\(?:u(?:0(?:0[2-7]?)?)?|x[2-7]?)?"
-    rb"|&(?:#(?:0{0,5}[0-9]{0,3}|[xX]0{0,5}[2-7]?[0-9a-fA-F]?)|[A-Za-z]{0,18})?)\Z"
+    rb"|&(?:#(?:0{0,3}[0-9]{0,3}|[xX]0{0,3}[2-7]?[0-9a-fA-F]?)|[A-Za-z]{0,18})?)\Z"
 )
 
 
@@ -94,7 +94,7 @@ class Escapes:
             re.compile(rb"%%(?:%s)" % hexadecimal),
             re.compile(rb"\\(?:(?:u00|x)(?:%s)|[%s])" % (hexadecimal, signs)),
             re.compile(
-                rb"&(?:#(?:0{0,5}(?:%s)|[xX]0{0,5}(?:%s))|%s);" % (decimal, hexadecimal, named)
+                rb"&(?:#(?:0{0,3}(?:%s)|[xX]0{0,3}(?:%s))|%s);" % (decimal, hexadecimal, named)
             ),
         )
 

@@ -165,6 +165,8 @@ class ResponseReader:
             self._done = True
 
     def _make_response(self) -> http.Response:
+        if self._status < 100:  # noqa: PLR2004 - RFC 9110 15
+            raise BadResponseError("an impossible status from server")
         if not _REASON.fullmatch(self._reason):
             raise BadResponseError("a control character in the reason from server")
         return make_response(self._status, self._reason, tuple(self._headers))

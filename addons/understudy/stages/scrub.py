@@ -105,10 +105,12 @@ class Scrub:
         response.stream = _clean_frames(flow, exchange.websocket)
 
     def _guarded(self, exchange: Exchange) -> tuple[Guarded, ...]:
-        plan = exchange.plan
+        plan, policy, routed = exchange.plan, exchange.policy, exchange.routed
         decided = (plan.connection,) if plan is not None and plan.connection else ()
+        # The gateway has the keys of other providers' connections too.
+        there = policy.bound_to(routed.host, routed.port) if policy and routed else ()
         # Where connections share a secret, the first one's placeholder stands for it.
-        return guard((*decided, *exchange.bound), self._resolver, self._placeholders)
+        return guard((*decided, *exchange.bound, *there), self._resolver, self._placeholders)
 
 
 def guard(
