@@ -192,15 +192,18 @@ def test_interim_responses_and_trailers_are_cleaned_or_dropped(
     hidden: Scene, script: Script
 ) -> None:
     script.write(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </%s>; rel=preload\r\nProxy-Status: understudy\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\nLink: </%s>; rel=preload\r\nProxy-Status: understudy\r\n"
+        b"Content-Length: 7\r\n\r\n"
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n"
         b"3\r\nend\r\n0\r\nX-End: %s\r\n\r\n" % (RAW, RAW)
     )
     wire, early = ask(hidden)
     assert early.status == 103
     assert early.header("link") == f"</{hidden.placeholder('good')}>; rel=preload"
-    assert early.header("proxy-status") is None
+    assert early.header("proxy-status") is early.header("content-length") is None
     assert wire.read().body == b"end"
+    wire, final = ask(hidden, version="1.0")
+    assert (final.status, final.body) == (200, b"end")
 
 
 @pytest.mark.attack("reflection in disguise")

@@ -159,7 +159,7 @@ def test_any_character_may_be_escaped_in_any_way_or_not(
 _ESCAPED = st.lists(
     st.sampled_from(
         ["%", "2", "5", "%25", "%5c", "%26", "\\", "\\u0073", "\\x2d", "u00", "&", "amp;", "&#",
-         "115;", "&sol;", "sk-r", "real-A/b+c=d", SECRET, SECRET[:9], SECRET[9:], "\n", '"', "x"]
+         "115;", "&sol;", "sk-r", SECRET, SECRET[:9], SECRET[9:], "-" * 700, '"', "x"]
     ),
     max_size=30,
 ).map(lambda parts: "".join(parts).encode())  # fmt: skip
@@ -275,3 +275,13 @@ def test_a_secret_that_was_replaced_does_not_stay_in_memory() -> None:
         assert rotate(40) - before < 200_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+@pytest.mark.parametrize("before", [0, 30, 5000])
+def test_a_few_escapes_in_much_text_are_looked_around(name: str, before: int) -> None:
+    text = b"-" * before + b"%s" + b"-" * 20_000 + b"%s" + b"&amp;" + b"-" * 20_000
+    escaped = ESCAPES[name](ESCAPES[name](SECRET)).encode()
+    secret, placeholder = (escaped, RAW), (PLACEHOLDER.encode(),) * 2
+    assert scrubber().scrub(text % secret) == text % placeholder
+    assert scrubber().feed(text % secret) == text % placeholder

@@ -144,15 +144,15 @@ def escapes_of(characters: bytes) -> Escapes:
 
 def around(places: Iterable[int], reach: int, length: int) -> Iterator[tuple[int, int]]:
     """The stretches of a text of ``length`` within ``reach`` of any of the places, in order."""
-    start = end = -1
+    start = end = 0
     for place in places:
         if place - reach > end:
-            if end >= 0:
-                yield start, min(end, length)
-            start = max(0, place - reach)
-        end = place + reach
-    if end >= 0:
-        yield start, min(end, length)
+            if end:
+                yield start, end
+            start = place - reach
+        end = min(place + reach, length)
+    if end:
+        yield start, end
 
 
 def _hexadecimal(codes: Iterable[int]) -> bytes:

@@ -26,7 +26,7 @@ from mitmproxy.proxy.layers.http._events import (
 from understudy.engine.deadline import Deadline
 from understudy.engine.writes import MergedWrites
 from understudy.reasons import Reason
-from understudy.stages.scrub import clean_head
+from understudy.stages.scrub import clean_interim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 MAX_RESPONSE_HEAD_BYTES = 1 << 18
 """An upstream's response head may be this large: four times what clients are allowed."""
 _HEAD_END = b"\r\n\r\n"
+# NUL, a bare CR or LF, a folded line: others read them in another way (RFC 9112 2.2, 5.2).
+_ODD = re.compile(rb"\x00|\r(?!\n)|(?<!\r)\n|\n[ \t]")
 _CONTINUE = 100
 _SWITCHING_PROTOCOLS = 101
 _INFORMATIONAL_END = 200
@@ -107,6 +109,10 @@ class UpstreamSide(_http1.Http1Client):
             if end < 0 and len(raw) > MAX_RESPONSE_HEAD_BYTES:
                 yield from self._fail("response head too large")
                 return
+            # The last byte of a half head may be the first half of a line's end.
+            if _ODD.search(raw, 0, end + 2 if end >= 0 else len(raw) - raw.endswith(b"\r")):
+                yield from self._fail("Cannot parse HTTP response")
+                return
             interim = _read_interim(raw[:end]) if end >= 0 else None
             session = self._sessions.find(self.context.client)
             if interim is None:
@@ -119,10 +125,14 @@ class UpstreamSide(_http1.Http1Client):
                 session.whole_response = False
             self.buf = _http1.ReceiveBuffer()
             self.buf += raw[end + len(_HEAD_END) :]
-            if session is not None and session.exchange is not None:
-                clean_head(session.exchange, interim)
-            if interim.status_code != _CONTINUE:
-                # 100 was answered by this proxy itself when it accepted the request.
+            exchange = session.exchange if session is not None else None
+            # 100 was answered by this proxy itself; HTTP/1.0 knows none of them (RFC 9110 15.2).
+            if (
+                exchange is not None
+                and exchange.head.minor_version
+                and (interim.status_code != _CONTINUE)
+            ):
+                clean_interim(exchange, interim)
                 assert self.stream_id is not None
                 yield SendHttp(
                     ResponseHeaders(self.stream_id, interim, end_stream=False),

@@ -18,9 +18,8 @@ from understudy.express.response import BODYLESS, FRAMING, BadResponseError, Res
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
 from understudy.stages.record import CLIENT_DISCONNECTED
-from understudy.stages.scrub import clean_head
+from understudy.stages.scrub import clean_interim
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
-from understudy.wire.fields import without
 from understudy.wire.head import logs_connection_in
 
 if TYPE_CHECKING:
@@ -89,9 +88,7 @@ class Download:
                 return response
             if not self._transfer.head.minor_version:
                 continue  # RFC 9110 15.2: HTTP/1.0 knows no interim responses
-            clean_head(self._transfer.exchange(), response)
-            fields = without(response.data.headers.fields, _HOP_BY_HOP | FRAMING)
-            response.data.headers = make_headers(fields)
+            clean_interim(self._transfer.exchange(), response)
             self._client.write(response_head(response))
 
     async def _read_head(self) -> http.Response:

@@ -37,6 +37,9 @@ _FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
 _ASKED_ANEW = frozenset({b"accept-encoding", b"range", b"if-range"})
 _TRANSFER = frozenset({b"transfer-encoding"})
+_NOT_IN_INTERIM = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"content-length", b"transfer-encoding"}
+)
 _FRAMING = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 _TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
@@ -75,7 +78,7 @@ class Scrub:
         if response.status_code < _FIRST_FINAL_STATUS:
             _refuse(flow, exchange, "the upstream's answer was not proper HTTP")
             return
-        clean_head(exchange, response)
+        _clean_head(exchange, response)
         scrubber = exchange.scrubber
         if not scrubber:
             if not exchange.head.minor_version:
@@ -101,7 +104,7 @@ class Scrub:
         if exchange.websocket is None:
             _refuse(flow, exchange, "the upstream switched protocols unasked")
             return
-        clean_head(exchange, response)
+        _clean_head(exchange, response)
         response.stream = _clean_frames(flow, exchange.websocket)
 
     def _guarded(self, exchange: Exchange) -> tuple[Guarded, ...]:
@@ -132,11 +135,14 @@ def _ask_anew(outline: Outline) -> Outline:
     return outline.changed((*kept, (b"Accept-Encoding", b"identity")), outline.target)
 
 
-def clean_head(exchange: Exchange, response: http.Response) -> None:
-    """Take secrets out of a response's header fields and reason; an interim response's too.
+def clean_interim(exchange: Exchange, response: http.Response) -> None:
+    """Clean an interim (1xx) response; framing, and what is said of the hop, it may not have."""
+    _clean_head(exchange, response)
+    response.headers.fields = without(response.headers.fields, _NOT_IN_INTERIM)
 
-    What only this proxy may say is removed with them.
-    """
+
+def _clean_head(exchange: Exchange, response: http.Response) -> None:
+    """Take secrets out of a response's header fields and reason, and what only we may say."""
     fields = without(response.headers.fields, OWN_HEADERS)
     scrubber = exchange.scrubber
     if scrubber:
