@@ -90,7 +90,10 @@ def test_a_parameter_that_asks_for_the_same_method_or_none_passes(scene: Scene, 
 
 
 @pytest.mark.attack("odd method")
-@pytest.mark.parametrize("name", ["X-Original-URL", "X_Rewrite_Url", "x-original-uri"])
+@pytest.mark.parametrize(
+    "name",
+    ["X-Original-URL", "X_Rewrite_Url", "x-original-uri", "X.Forwarded.Uri", "X-Original-Path"],
+)
 def test_an_override_header_asks_for_no_other_path(scene: Scene, name: str) -> None:
     with scene.tunnel("twin.example") as wire:
         answer = wire.request(f"GET /v1/x HTTP/1.1\nHost: twin.example\n{name}: /admin")

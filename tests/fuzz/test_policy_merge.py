@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.policy.decide import decide, decide_tunnel
+from understudy.policy.direct import decide_request
 from understudy.policy.load import load
 from understudy.policy.model import Policy, Target
 
@@ -79,3 +80,62 @@ def test_a_file_of_denials_never_allows_more(
         assert decide(before, target).allow or not decide(after, target).allow
         tunnel = decide_tunnel(after, target.host, target.port)
         assert decide_tunnel(before, target.host, target.port).allow or not tunnel.allow
+
+
+AT_GATEWAY = {
+    "gateway": {"url": "https://gateway.example/cf", "kind": "cloudflare"},
+    "connections": {
+        "gpt": {"provider": "openai", "secret": {"env": "GPT"}},
+        "claude": {"provider": "anthropic", "secret": {"env": "CLAUDE"}},
+    },
+}
+GATEWAY_HOSTS = ["gateway.example", "api.openai.com", "api.anthropic.com"]
+GATEWAY_PATHS = {
+    "/v1/models": ["/v1/models", "/v1/*", "/**"],
+    "/cf/openai/models": ["/cf/openai/*", "/cf/**", "/**"],
+    "/cf/anthropic/v1/models": ["/cf/anthropic/v1/models", "/cf/**", "/**"],
+}
+GATEWAY_DENIED = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "hosts": st.lists(st.sampled_from(GATEWAY_HOSTS), min_size=1, unique=True),
+            "methods": st.just(["GET"]),
+            "paths": st.lists(
+                st.sampled_from(sorted({p for ps in GATEWAY_PATHS.values() for p in ps})),
+                min_size=1,
+                unique=True,
+            ),
+        },
+    ).filter(bool),
+    min_size=1,
+    max_size=3,
+)
+GATEWAY_TARGETS = [
+    (Target(method, "https", host, 443, path), presented)
+    for method in ("GET", "POST")
+    for host in GATEWAY_HOSTS
+    for path in GATEWAY_PATHS
+    for presented in (None, "gpt", "claude")
+]
+
+
+@settings(deadline=None, max_examples=40)
+@given(GATEWAY_DENIED, st.sampled_from(["gpt", "claude"]))
+def test_a_denial_holds_at_the_gateway_as_it_is_written_and_allows_nothing(
+    denied: list[dict[str, Any]], first: str
+) -> None:
+    allow = [{"name": f"use-{name}", "connection": name} for name in ("gpt", "claude")]
+    allow.sort(key=lambda rule: rule["connection"] != first)
+    before = load_files({**AT_GATEWAY, "allow": allow})
+    after = load_files({**AT_GATEWAY, "allow": allow, "deny": named("deny", denied)})
+    for target, presented in GATEWAY_TARGETS:
+        verdict = decide_request(after, target, presented)
+        assert decide_request(before, target, presented).allow or not verdict.allow
+        for rule in denied:
+            matches = (
+                target.host in rule.get("hosts", GATEWAY_HOSTS)
+                and target.method in rule.get("methods", [target.method])
+                and not {*rule.get("paths", ["/**"])}.isdisjoint(GATEWAY_PATHS[target.path])
+            )
+            assert not (matches and verdict.allow)

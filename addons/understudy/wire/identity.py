@@ -27,8 +27,20 @@ METHOD_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-meth
 """Headers, and query parameters, from which frameworks take another method."""
 # Rails and Symfony read the first, Google's APIs the second.
 METHOD_PARAMETERS = frozenset({b"_method", b"$httpmethod"} | {n.encode() for n in METHOD_OVERRIDES})
-# IIS, Symfony and Zend route by these; they never look at the request line then.
-PATH_OVERRIDES = frozenset({"x-original-uri", "x-original-url", "x-rewrite-url"})
+# IIS, Symfony and Zend route by the original and rewritten URL, and never look at the request line
+# then; servers behind Envoy and Traefik by the others.
+PATH_OVERRIDES = frozenset(
+    {
+        "x-envoy-original-path",
+        "x-forwarded-path",
+        "x-forwarded-uri",
+        "x-original-path",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-uri",
+        "x-rewrite-url",
+    }
+)
 
 HOP_BY_HOP = frozenset(
     {
