@@ -45,6 +45,7 @@ ROUTED = Routed(
     headers_to_set=(),
     headers_to_drop=frozenset(),
     refuse_body_fields=frozenset(),
+    body_is_form=False,
     carrier=None,
 )
 

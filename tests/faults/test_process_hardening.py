@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -242,6 +243,35 @@ def test_a_secret_in_the_command_line_of_execs_child_is_refused(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "argument 2" in ran.stderr
     assert SECRET not in ran.stderr
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="Linux's pipes have a size")
+def test_a_standard_error_that_nobody_reads_holds_nothing_up(
+    tmp_path: Path, start_proxy: Callable[..., Proxy]
+) -> None:
+    """As with a program that starts the proxy with a pipe and forgets it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 8192)
+    try:
+        proxy = start_proxy(
+            POLICY,
+            environ={"OPENAI_API_KEY": SECRET},
+            faults=True,
+            program=["sh", "-c", f'exec "{UNDERSTUDY}" "$@" 2>"{pipe}"', "sh"],
+        )
+        with proxy.sabotage("Tunnel.http_connect"):
+            for _ in range(100):
+                with proxy.wire() as wire:
+                    assert wire.connect("evil.example:443").status == 503
+        with proxy.wire() as wire:
+            assert wire.connect("evil.example:443").status == 403
+        proxy.process.terminate()
+        assert proxy.process.wait(30) == 0
+        assert b"hook http_connect failed" in os.read(reader, 1 << 16)
+    finally:
+        os.close(reader)
 
 
 def test_no_secret_is_in_the_command_line_or_outside_the_state_directory(

@@ -139,6 +139,32 @@ def test_upstream_that_breaks_in_its_answer_is_never_passed_off_as_whole(
     expect_recovered(scene, status)
 
 
+WHOLE = {
+    "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
+    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("breaking", [reset, cut])
+@pytest.mark.parametrize("framing", list(WHOLE))
+def test_upstream_that_breaks_after_its_last_byte_has_answered(
+    start_upstream: Callable[..., Upstream],
+    start_scene: Callable[..., Scene],
+    framing: str,
+    breaking: Break,
+) -> None:
+    conversation = converse(WHOLE[framing], len(BODY), breaking)
+    good = start_upstream("good.example", conversation=conversation)
+    scene = start_scene(POLICY, [good], {SECRET: ["good.example"]}, environ={"GOOD_KEY": SECRET})
+    answer = ask(scene)
+    assert (answer.status, answer.body) == (200, b"whole")
+    assert ask(scene).status == 200, "the broken connection is used no more"
+    scene.settle()
+    assert len(good.requests) == 2
+    finished = scene.events("request.finished")
+    assert [(line["status"], line.get("reason")) for line in finished] == [(200, None)] * 2
+
+
 def test_a_name_that_does_not_resolve_now_is_asked_again_at_the_next_request(
     start_upstream: Callable[..., Upstream], start_scene: Callable[..., Scene]
 ) -> None:

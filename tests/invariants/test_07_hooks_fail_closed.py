@@ -286,6 +286,24 @@ def test_an_exception_in_the_engine_itself_is_told_of_and_leaks_nothing(
     again.leave()
 
 
+@pytest.mark.engine("express")
+@pytest.mark.parametrize("place", ["Stream.data_received", "Stream.eof_received"])
+def test_what_fails_in_the_event_loop_is_told_of_without_its_text(
+    places: Places, place: str
+) -> None:
+    scene = scene_of(places)
+    scene.secrets = {SECRET: ["good.example"]}
+    before = places.proxy.log
+    with places.proxy.sabotage(place):
+        ask(scene)
+        scene.settle()
+    scene.leave()
+    told = places.proxy.log.removeprefix(before)
+    assert "outside any request failed with RuntimeError" in told
+    assert "Traceback" not in told
+    assert SABOTAGE not in told.encode()
+
+
 @pytest.mark.attack("failing hook")
 def test_a_verdict_that_cannot_be_written_as_a_line_still_leaves_one(places: Places) -> None:
     scene = scene_of(places)

@@ -178,7 +178,8 @@ class Soak:
 
     def _complaints(self, code: int) -> list[str]:
         proxy = self.stage.proxy
-        lines = [line for line in proxy.log.splitlines() if "rror" in line or "Traceback" in line]
+        told = proxy.log.splitlines()
+        lines = [line for line in told if "rror" in line or " failed with " in line]
         last = self._audit_files()[-1].read_bytes().splitlines()[-1]
         return [
             *([f"exit code {code}"] if code else []),

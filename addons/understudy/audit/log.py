@@ -65,7 +65,7 @@ class AuditLog:
         try:
             with self._lock:
                 self._sink.check()
-        except AuditUnavailable:
+        except (AuditUnavailable, OSError):
             return False
         return True
 

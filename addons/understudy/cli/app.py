@@ -79,8 +79,8 @@ def _hold_standard_descriptors() -> None:
 
 def main() -> None:
     """Run the command line: exit 0 good, 1 the answer is no, 2 wrong usage or configuration."""
-    _hold_standard_descriptors()
     try:
+        _hold_standard_descriptors()
         app()
     except UsageProblem as problem:
         report(problem)

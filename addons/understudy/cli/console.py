@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -56,6 +57,16 @@ def say(text: str, label: str = "", colour: str | None = None) -> None:
         typer.echo(typer.style(label, fg=colour) + text, err=True, color=colours)
 
 
+class _PassingHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error where there is room; a pipe that nobody reads holds nothing up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        poll = select.poll()
+        poll.register(self.stream, select.POLLOUT)
+        if poll.poll(0):
+            super().emit(record)
+
+
 def log_to_stderr() -> None:
     """Show this package's own log, which mitmproxy's master would swallow otherwise.
 
@@ -63,7 +74,7 @@ def log_to_stderr() -> None:
     """
     logger = logging.getLogger("understudy")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _PassingHandler() if sys.stderr is not None else logging.NullHandler()
         handler.setFormatter(logging.Formatter("understudy: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False

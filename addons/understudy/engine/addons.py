@@ -19,6 +19,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from understudy.audit.request_id import new_request_id
+from understudy.engine.failures import describe_error
 from understudy.reasons import Reason
 from understudy.stages.exchange import find_exchange
 from understudy.stages.record import denial_of
@@ -92,12 +93,7 @@ class FailClosedAddonManager(addonmanager.AddonManager):
                 self._fail(name, error, arguments[0] if arguments else None)
 
     def _fail(self, hook: str, error: BaseException, subject: object) -> None:
-        # The exception's text may quote the request, a secret included: only its type is logged.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-        logger.error("hook %s failed with %s at %s", hook, type(error).__name__, place)
+        logger.error("hook %s failed with %s", hook, describe_error(error))
         if hook in _LIFECYCLE:
             raise error
         self._metrics.hook_failed(hook)

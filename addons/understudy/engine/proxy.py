@@ -14,6 +14,7 @@ from understudy.authority.leaf import LeafIssuer
 from understudy.credentials.resolver import Resolver
 from understudy.credentials.scrub import forms_of
 from understudy.engine.dialer import Dialer
+from understudy.engine.failures import tell_of_failure
 from understudy.engine.kinds import ENGINES
 from understudy.engine.process import settle_memory
 from understudy.stages import stages
@@ -111,7 +112,8 @@ class Proxy:
         self._own_ports = [self._settings.listen[1]]
         if admin_port is not None:
             self._own_ports.append(admin_port)
-        _quiet_mitmproxy_logs()
+        _quiet_libraries()
+        asyncio.get_running_loop().set_exception_handler(tell_of_failure)
         make = ENGINES[self._settings.engine]().master
         engine = make(
             stages(
@@ -223,6 +225,7 @@ class Proxy:
             self._audit.write(event)
 
 
-def _quiet_mitmproxy_logs() -> None:
-    """Keep mitmproxy's log, which quotes addresses and peers' bytes, off standard error."""
-    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)
+def _quiet_libraries() -> None:
+    """Keep logs that quote addresses, peers' bytes and arguments off standard error."""
+    for name in ("mitmproxy", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

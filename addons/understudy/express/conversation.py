@@ -14,7 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tls import ClientHello, ClientHelloData, TlsData
 
 from understudy.audit.request_id import new_request_id
-from understudy.express.broken import log_failure
+from understudy.engine.failures import log_failure
 from understudy.express.hello import read_hello
 from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.request import MAX_DRAIN_SECONDS, MAX_DRAINED_BYTES

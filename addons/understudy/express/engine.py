@@ -13,8 +13,8 @@ from mitmproxy.connection import ConnectionState
 from mitmproxy.options import Options
 
 from understudy.engine.addons import FailClosedAddonManager
+from understudy.engine.failures import log_failure
 from understudy.engine.ports import cannot_listen
-from understudy.express.broken import log_failure
 from understudy.express.commands import Commands
 from understudy.express.contexts import ServerContexts, upstream_context
 from understudy.express.conversation import Conversation

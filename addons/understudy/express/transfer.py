@@ -10,7 +10,8 @@ from mitmproxy.connection import Server
 from mitmproxy.flow import Error
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from understudy.express.broken import Broken, log_failure
+from understudy.engine.failures import log_failure
+from understudy.express.broken import Broken
 from understudy.express.download import Download
 from understudy.express.messages import make_flow, make_request, write_response
 from understudy.express.places import Slot

@@ -23,8 +23,8 @@ _LOOK_SECONDS = 0.1
 _MOST_UNSETTLED_LOOKS = 10
 _RETRY_SECONDS = 5.0
 """After which a rejected policy is read again, though its files are the same."""
-_RETRY_SHARE = 0.01
-"""Of the time, at most: what takes long to read is tried again more seldom."""
+_SHARE = 0.01
+"""Of the time, at most: what takes long is done more seldom."""
 
 
 class PolicyHolder:
@@ -71,7 +71,7 @@ class PolicyHolder:
         self._seen = look(self.path, self._others)
         problems = self._try()
         ended = time.monotonic()
-        self._retry_at = ended + max(_RETRY_SECONDS, (ended - began) / _RETRY_SHARE)
+        self._retry_at = ended + max(_RETRY_SECONDS, (ended - began) / _SHARE)
         is_news = not is_retry or problems != self.problems
         self.problems = problems
         if problems and is_news:
@@ -109,16 +109,20 @@ class PolicyHolder:
         It looks. What tells of changes (inotify) misses files behind links, folders that are
         replaced and what other machines write, and there may be no more of it to be had.
         """
+        pause_seconds = _LOOK_SECONDS
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            began = time.thread_time()
             try:
-                self._check()
+                now = look(self.path, self._others)
+                pause_seconds = max(_LOOK_SECONDS, (time.thread_time() - began) / _SHARE)
+                self._check(now)
             except Exception as error:  # noqa: BLE001 - nobody would see that nobody looks any more
                 logger.error("looking at the policy failed with %s", type(error).__name__)  # noqa: TRY400 - one line
+                pause_seconds = _RETRY_SECONDS
 
-    def _check(self) -> None:
-        now, before = look(self.path, self._others), self._before
-        self._before = now
+    def _check(self, now: object) -> None:
+        before, self._before = self._before, now
         if now == self._seen:
             self._unsettled_looks = 0
             # What was in the way may have been no file of the policy's: a full disk, say.

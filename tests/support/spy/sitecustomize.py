@@ -164,7 +164,7 @@ if _fault_file:
     import inspect
     import pathlib
 
-    _CARRIERS = ("Conversation", "Transfer", "Upload", "Download")
+    _CARRIERS = ("Conversation", "Transfer", "Upload", "Download", "Stream")
     _LINES = ("decided_line", "finished_line")
 
     def _raise(how):
