@@ -93,6 +93,7 @@ _REMEMBERED_BYTES = 64
 """Longer names are read each time: memory is not for clients to fill."""
 _COOKIES = frozenset({"cookie", "cookie2"})
 _DECODINGS = 2
+_PLAIN_PARAMETER = re.compile(rb"[0-9A-Za-z_.-]*+")
 _CUT = re.compile(rb"[\[\0]")
 _COMPACT_NAMES = frozenset(name.replace("-", "") for name in CREDENTIAL_NAMES)
 _COMPACT_ENDINGS = tuple(ending.replace("-", "") for ending in CREDENTIAL_ENDINGS)
@@ -163,8 +164,11 @@ def _parameter_names(name: bytes, value: bytes) -> Iterator[str]:
 
     Decoded once more, split at ``;``, cut at a bracket or NUL.
     """
+    if b";" not in value and _PLAIN_PARAMETER.fullmatch(name):
+        yield normal_name(name).strip("-")
+        return
     for _ in range(_DECODINGS):
-        for part in (name + b"=" + value).split(b";"):
+        for part in {*(name + b"=" + value).split(b";")}:
             whole = part.partition(b"=")[0]
             yield normal_name(whole).strip("-")
             yield normal_name(_CUT.split(whole, maxsplit=1)[0]).strip("-")
