@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,12 @@ def send_slowly(wire: Wire, data: bytes) -> bytes:
         except REFUSED:
             return b""
     raise AssertionError("the proxy took everything")
+
+
+def send_for_ever(wire: Wire, data: bytes) -> None:
+    """Send until the proxy takes no more."""
+    while True:
+        wire.send(data)
 
 
 @pytest.mark.attack("endless head")
@@ -243,6 +250,44 @@ def test_an_upstream_that_thinks_for_longer_than_the_idle_time_is_waited_for(sta
             assert scene.tunnel("good.example").read_until_closed() == b""
         good.soon(said.set)
         assert wire.read().status == 200
+
+
+REFUSED_REQUEST = b"PURGE / HTTP/1.1\r\nHost: good.example\r\n\r\n"
+
+
+@pytest.mark.attack("slow client")
+def test_refused_requests_in_a_row_keep_nobody_waiting(start: Start) -> None:
+    scene = start({})
+    wires = [scene.tunnel("good.example") for _ in range(3)]
+    process = scene.proxy.process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        # Whichever is looked at first when all is there at once.
+        for wire, count in zip(wires, (1, 3000, 1), strict=True):
+            wire.send(GET + b"\r\n" if count == 1 else REFUSED_REQUEST * count)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    for wire in (wires[0], wires[2]):
+        assert wire.read().status == 200
+    decided = scene.proxy.wait_for_events("request.decided", 1000)
+    allowed = [place for place, line in enumerate(decided) if line["verdict"] == "allow"]
+    assert len(allowed) == 2
+    assert max(allowed) < 500
+
+
+@pytest.mark.attack("slow client")
+def test_refusals_that_nobody_reads_are_not_kept(start: Start) -> None:
+    scene = start({"idle_timeout_seconds": 1})
+    before = scene.proxy.peak_memory_bytes()
+    wire = scene.wire()
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    assert wire.connect("good.example:443").status == 200
+    wire.start_tls("good.example").socket.settimeout(2)
+    with pytest.raises((TimeoutError, *REFUSED)):
+        send_for_ever(wire, REFUSED_REQUEST * 500)
+    scene.proxy.wait_until(lambda: scene.proxy.open_connections() == 0)
+    assert scene.proxy.peak_memory_bytes() - before < FLAT_BYTES
+    assert {line["verdict"] for line in scene.verdicts()} == {"deny"}
 
 
 @pytest.mark.attack("slow client")

@@ -105,6 +105,10 @@ class Conversation:
                 going_on = await Transfer(self, head).run()
             if not going_on:
                 return None
+            await self.stream.drain()
+            if self.stream.received:
+                # Requests that are refused wait for nothing: others have their turn in between.
+                await asyncio.sleep(0)
         return None
 
     # -- heads

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from understudy.express.stream import PARSED_BYTES
 from understudy.wire.chunked import ChunkedReader, ChunkError
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ class RequestBody:
                 data = self._stream.take(self._left)
                 self._left -= len(data)
                 return data
-            data = self._chunks.feed(self._stream.take())
+            data = self._chunks.feed(self._stream.take(PARSED_BYTES))
             if self._chunks.done:
                 self._stream.received[:0] = self._chunks.rest
+            elif self._stream.received:
+                await asyncio.sleep(0)
             if data:
                 return data
         return b""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from understudy.express.stream import PARSED_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,5 +37,7 @@ async def splice(client: Stream, upstream: Stream, *, up: Pass, down: Pass) -> N
 
 async def _carry(source: Stream, target: Stream, let_pass: Pass) -> None:
     while source.received or await source.wait():
-        target.write(let_pass(source.take()))
+        target.write(let_pass(source.take(PARSED_BYTES)))
         await target.drain()
+        if source.received:
+            await asyncio.sleep(0)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 READ_HIGH_WATER_BYTES = 1 << 18
 """With this much unread, the peer is made to wait."""
 _CHUNK_BYTES = 1 << 18
+PARSED_BYTES = 1 << 14
+"""So much of chunks and frames is parsed before others have their turn: they may be tiny."""
 _RECORD_BYTES = 1 << 14
 """The most that one TLS record holds."""
 _UNREAD_BYTES = 1 << 21
