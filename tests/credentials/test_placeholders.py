@@ -93,6 +93,7 @@ def test_the_file_is_the_owners_alone_and_replaced_whole(tmp_path: Path) -> None
     load_or_mint(tmp_path / "state", policy(OPENAI))
     path = tmp_path / "state" / "placeholders.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     before = path.stat().st_ino
     load_or_mint(tmp_path / "state", policy(OPENAI, GITHUB))
     assert path.stat().st_ino != before
@@ -143,6 +144,11 @@ def test_a_placeholder_that_cannot_be_written_is_not_used(tmp_path: Path) -> Non
 def test_short_and_unsafe_placeholders_are_errors(text: str) -> None:
     with pytest.raises(PlaceholderError, match="search"):
         Placeholders({"search": text})
+
+
+def test_a_placeholder_may_have_every_safe_character() -> None:
+    text = "09azAZ._~-".ljust(24, "x")
+    assert dict(Placeholders({"search": text})) == {"search": text}
 
 
 @pytest.mark.parametrize("other", [FIXED, FIXED + "x", "x" + FIXED, "x" + FIXED + "x"])

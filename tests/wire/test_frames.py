@@ -106,6 +106,72 @@ def test_a_control_frame_comes_whole() -> None:
     assert b"".join(p.payload for p in pieces if not p.is_control) == b"halfrest"
 
 
+BEGUN = b"\x01\x00"
+"""Of a message of two frames the first."""
+CLOSED = b"\x88\x02\x03\xe8"
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        *[(bytes([0x81 | bit, 0]), "extension") for bit in (0x40, 0x20, 0x10)],
+        *[
+            (bytes([0x80 | opcode, 0]), "extension")
+            for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+        ],
+        (b"\x81\x80mask", "masked"),
+        (b"\x80\x00", "wrong place"),
+        (b"\x00\x00", "wrong place"),
+        (BEGUN + b"\x81\x00", "wrong place"),
+        (BEGUN + b"\x02\x00", "wrong place"),
+        (BEGUN + b"\x80\x00" + b"\x80\x00", "wrong place"),
+        (BEGUN + b"\x89\x00" + b"\x81\x00", "wrong place"),
+        *[(bytes([opcode, 0]), "in parts") for opcode in (8, 9, 10)],
+        *[(bytes([0x80 | opcode, 126, 0, 126]), "wrong length") for opcode in (8, 9, 10)],
+        (b"\x88\x01x", "wrong length"),
+        (b"\x82\x7e\x00\x7d", "shortest form"),
+        (b"\x82\x7f" + (65_535).to_bytes(8), "shortest form"),
+        (b"\x82\x7f" + (1 << 63).to_bytes(8), "shortest form"),
+        (CLOSED + b"\x81\x00", "follows the close"),
+        (CLOSED + CLOSED, "follows the close"),
+        (b"\x88\x00\x89\x00", "follows the close"),
+    ],
+)
+def test_a_frame_that_is_none_is_refused_and_said_why(raw: bytes, why: str) -> None:
+    with pytest.raises(FrameError, match=why):
+        FrameReader(masked=False).feed(raw)
+    with pytest.raises(FrameError, match=why):
+        list(map(FrameReader(masked=False).feed, cut(raw, list(range(len(raw))))))
+
+
+def test_a_client_masks_and_a_server_does_not() -> None:
+    with pytest.raises(FrameError, match="masked"):
+        FrameReader(masked=True).feed(b"\x81\x00")
+    (piece,) = FrameReader(masked=True).feed(b"\x81\x81mask" + b"x")
+    assert piece == (1, b"x", True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "pieces"),
+    [
+        (b"\x88\x00", [(8, b"", True)]),
+        (CLOSED, [(8, b"\x03\xe8", True)]),
+        (b"\x89\x7d" + b"x" * 125, [(9, b"x" * 125, True)]),
+        (b"\x8a\x01x" + b"\x82\x00", [(10, b"x", True), (2, b"", True)]),
+        (BEGUN + b"\x00\x01a" + b"\x80\x00", [(1, b"", False), (0, b"a", False), (0, b"", True)]),
+        (b"\x82\x7e\x00\x7e" + b"x" * 126, [(2, b"x" * 126, True)]),
+        (b"\x82\x7f" + (65_536).to_bytes(8) + b"x", [(2, b"x", False)]),
+        (b"\x82\x7f" + ((1 << 63) - 1).to_bytes(8) + b"x", [(2, b"x", False)]),
+        (b"\x89\x02x", []),
+    ],
+)
+def test_a_frame_is_read_as_it_stands(raw: bytes, pieces: list[tuple[int, bytes, bool]]) -> None:
+    reader = FrameReader(masked=False)
+    assert reader.feed(raw) == pieces
+    assert reader.closed is (raw[0] == 0x88)
+    assert all(p.is_control is (p.opcode >= 8) for p in FrameReader(masked=False).feed(raw))
+
+
 @given(st.binary(max_size=400), st.booleans())
 def test_any_bytes_are_read_or_refused_and_little_is_held(data: bytes, masked: bool) -> None:
     reader = FrameReader(masked=masked)
