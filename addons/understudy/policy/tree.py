@@ -244,8 +244,9 @@ class _Builder:
             return event.value
         self._tree.raw[path] = written = describe_scalar(tag, event.value)
         if tag in _NUMBERS and not _PLAIN_NUMBER.fullmatch(event.value):
-            # YAML reads 0443 as 291, 1:30 as 90 and 4_43 as 443.
-            raise _StopError(line, path, f"found {written}: write a number in plain digits")
+            # YAML reads 0443 as 291, 1:30 as 90. It is not shown: here may stand a pasted key.
+            message = "write a number in plain digits, without leading 0, 0x, _, :, + and exponent"
+            raise _StopError(line, path, message)
         try:
             return self._constructor.construct_object(yaml.ScalarNode(tag, event.value))
         except (ConstructorError, ValueError, OverflowError):
