@@ -19,12 +19,13 @@ WARM_ROUNDS = 2
 ROUNDS = WARM_ROUNDS + 10
 EDGE = 3
 """How many samples stand for the beginning, and for the end."""
-HEAP_ALLOWANCE_KILOBYTES = 6 * 1024
-"""Caches with a bound: the roots of a policy (3 MB), the forms of the last 64 secrets."""
+HEAP_ALLOWANCE_KILOBYTES = 4 * 1024
+"""Caches with a bound: the roots of a policy are 3 MB."""
 RSS_ALLOWANCE_KILOBYTES = 48 * 1024
 """What the allocator keeps of peaks and does not give back; a leak shows in the two above."""
-BLOCKS_A_REQUEST = 0.1
-"""A leak leaves at least one piece of memory for each request of some frequent kind."""
+BLOCKS_A_REQUEST = 0.02
+"""A leak leaves at least one piece of memory for each request of some kind; most are a twentieth
+of all, or more."""
 BLOCKS_ALLOWANCE = 5000
 """For each worker, as the next two: caches with a bound fill at their own pace."""
 GAUGE_SECONDS = 20
