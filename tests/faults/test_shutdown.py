@@ -111,10 +111,19 @@ def test_a_stream_that_outlasts_the_drain_time_is_cut_and_told_of(
         proxy.process.send_signal(signal.SIGTERM)
         assert not wire.read_until_closed().endswith(b"0\r\n\r\n")
         assert proxy.process.wait(20) == 0
-    ((status, reason),) = ended(proxy)
-    assert status == 200
-    assert reason is not None
+    assert ended(proxy) == [(200, "timeout")]
     assert proxy.events()[-1]["event"] == "proxy.stopped"
+
+
+def test_a_tunnel_that_the_shutdown_closes_was_not_closed_by_its_client(
+    start_proxy: Callable[..., Proxy],
+) -> None:
+    proxy = start_proxy(POLICY)
+    with proxy.tunnel("good.example") as wire:
+        proxy.process.send_signal(signal.SIGTERM)
+        assert wire.read_until_closed() == b""
+        assert proxy.process.wait(20) == 0
+    assert [line["reason"] for line in proxy.events("connection.rejected")] == ["timeout"]
 
 
 def test_an_open_tunnel_takes_no_new_request_while_draining(

@@ -73,6 +73,7 @@ class Master(master.Master):
         self.addons = _LayeredAddonManager(self, sessions, recorder, metrics)
         self._listen = listen
         self._sessions = sessions
+        self._recorder = recorder
         self._issuer = issuer
         self._proxyserver = Proxyserver()
         self.addons.add(
@@ -118,19 +119,21 @@ class Master(master.Master):
         for handler in list(self._proxyserver.connections.values()):
             session = self._sessions.find(handler.client)
             if session is None or session.exchange is None or session.exchange.finished:
-                _close(handler)
+                self._close(handler)
 
     async def close(self) -> None:
         """Close what is still open, and wait until its end is told to every addon."""
         for handler in list(self._proxyserver.connections.values()):
-            _close(handler)
+            self._close(handler)
         deadline = asyncio.get_running_loop().time() + _CLOSING_SECONDS
         while self._proxyserver.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - mitmproxy has no event for it
             await asyncio.sleep(_CLOSING_STEP_SECONDS)
         await self.done()
 
-
-def _close(handler: ProxyConnectionHandler) -> None:
-    io = handler.transports.get(handler.client)
-    if io is not None and io.handler is not None:
-        io.handler.cancel("shutting down")
+    def _close(self, handler: ProxyConnectionHandler) -> None:
+        session = self._sessions.find(handler.client)
+        if session is not None:
+            self._recorder.time_out(session)
+        io = handler.transports.get(handler.client)
+        if io is not None and io.handler is not None:
+            io.handler.cancel("shutting down")

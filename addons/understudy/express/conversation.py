@@ -86,8 +86,12 @@ class Conversation:
         """Close for standing still; a request that waits for its upstream has a time of its own."""
         session = self.express.sessions.find(self.client)
         exchange = session.exchange if session else None
-        if exchange is not None and exchange.waits_for_upstream:
-            return
+        if exchange is None or not exchange.waits_for_upstream:
+            self.cut()
+
+    def cut(self) -> None:
+        """Close at once, because time is up."""
+        session = self.express.sessions.find(self.client)
         if session is not None:
             self.express.recorder.time_out(session)
         self.stream.abort()

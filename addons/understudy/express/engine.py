@@ -171,6 +171,8 @@ class Express:
         for conversation in list(self._conversations):
             session = self.sessions.find(conversation.client)
             if session is None or session.exchange is None or session.exchange.finished:
+                if session is not None:
+                    self.recorder.time_out(session)
                 # What has been written of the last answer still goes out.
                 conversation.stream.close()
 
@@ -179,7 +181,7 @@ class Express:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for conversation in list(self._conversations):
-            conversation.stream.abort()
+            conversation.cut()
         if self._tasks:
             # Not cancelled at once: each tells how its request broke off.
             await asyncio.wait(self._tasks, timeout=_CLOSING_SECONDS)
