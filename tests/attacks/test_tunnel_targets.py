@@ -168,6 +168,18 @@ def test_all_else_needs_exactly_one_host(scene: Scene, head: bytes) -> None:
     scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("unlisted host")
+@pytest.mark.engine("express")
+def test_a_denied_tunnel_of_http_1_0_ends_its_connection(scene: Scene) -> None:
+    """Its client may read the denial until there is no more."""
+    with scene.wire() as wire:
+        wire.send(b"CONNECT evil.example:443 HTTP/1.0\r\n\r\n")
+        answer = wire.read()
+        assert wire.read_until_closed() == b""
+    assert answer.header("connection") == "close"
+    scene.expect_denied(answer, "host_not_allowed", event="tunnel.denied")
+
+
 @pytest.mark.attack("odd spellings")
 def test_a_wildcard_matches_below_it_only(scene: Scene) -> None:
     answer = connect(scene, "evilgood.example:443")

@@ -80,6 +80,24 @@ def test_random_bytes_at_every_stage_give_one_verdict_each(world: World) -> None
         scene.expect_nothing_upstream()
 
 
+@pytest.mark.attack("broken off")
+@pytest.mark.parametrize("end", [socket.SHUT_WR, socket.SHUT_RDWR])
+def test_a_request_cut_at_any_byte_gives_one_verdict_and_one_end(world: World, end: int) -> None:
+    request = (
+        b"POST http://plain.example/cut HTTP/1.1\r\nHost: plain.example\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\n\r\n"
+    )
+    for cut in range(1, len(request) + 1, 4):
+        scene = Scene(world.proxy, world.upstreams, SECRETS)
+        scene.wire().send(request[:cut]).socket.shutdown(end)
+        if end == socket.SHUT_WR:
+            scene.wires[0].read_until_closed()
+        scene.settle()
+        (verdict,) = [line for line in lines_of(scene) if line["event"] in VERDICTS]
+        ends = [line["request_id"] for line in scene.events("request.finished")]
+        assert ends == ([verdict["request_id"]] if verdict["verdict"] == "allow" else []), cut
+
+
 def test_a_broken_handshake_gives_one_verdict(world: World) -> None:
     hello = client_hello("good.example")
     for cut in (1, 2, 5, 6, 50, len(hello) - 1, len(hello)):
