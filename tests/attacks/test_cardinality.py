@@ -9,8 +9,8 @@ import pytest
 from tests.support.client import client_hello
 from tests.support.scene import Scene
 
-REQUESTS = 3000
-HELLOS = 100
+REQUESTS = 9000
+HELLOS = 1000
 
 
 def word(source: random.Random, letters: str = string.ascii_lowercase) -> str:
