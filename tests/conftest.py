@@ -174,3 +174,4 @@ def scene(world: World) -> Iterator[Scene]:
     scene = Scene(world.proxy, world.upstreams, SECRETS)
     yield scene
     scene.leave()
+    scene.expect_counted()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,11 @@ from tests.support.proxy import START_SECONDS, Proxy
 from tests.support.upstream import Received, Upstream
 
 from understudy.reasons import Reason
+
+_VERDICTS = re.compile(
+    r'^understudy_requests_total\{reason="(\w+)",rule="([^"]+)",verdict="(\w+)"\} (\S+)$',
+    re.MULTILINE,
+)
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Scene:
         self._settled = -1
         self.written = self.proxy.audit_file.stat().st_size
         self._spied = self._spied_bytes()
+        self._counted = self._verdicts_counted()
         self._marks = {
             name: _Mark(u.connections, len(u.requests), len(u.received), len(u.server_names))
             for name, u in self.upstreams.items()
@@ -201,6 +209,26 @@ class Scene:
             for received in self.seen(name):
                 for connection in self.proxy.placeholders():
                     assert self.placeholder(connection).encode() not in received.raw_head
+
+    def expect_counted(self) -> None:
+        """The metrics have counted the verdicts that the audit tells of, and no other.
+
+        Only where the policy stayed the same: a new one begins to count anew.
+        """
+        told = Counter(
+            (line["verdict"], line["reason"], line.get("rule") or "none")
+            for line in self.verdicts()
+        )
+        assert self._verdicts_counted() - self._counted == told
+
+    def _verdicts_counted(self) -> Counter[tuple[str, str, str]]:
+        samples = _VERDICTS.findall(self.proxy.admin("/metrics")[1].decode())
+        return Counter(
+            {
+                (verdict, reason, rule): int(float(number))
+                for reason, rule, verdict, number in samples
+            }
+        )
 
     def _spied_bytes(self) -> int:
         file = self.proxy.spy_file
