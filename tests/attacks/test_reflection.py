@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import html
 import json
 import urllib.parse
 import zlib
@@ -77,6 +78,15 @@ def encodings(secret: str) -> dict[str, bytes]:
         "url": urllib.parse.quote(secret, safe="").encode(),
         "json": json.dumps({"key": secret}).encode(),
         "in html": b"<p>" + raw + b"</p>",
+        "url, every character": b"".join(b"%%%02x" % code for code in raw),
+        "url, every other character": b"".join(
+            b"%%%02X" % code if nth % 2 else b"%c" % code for nth, code in enumerate(raw)
+        ),
+        "json, every character": b"".join(b"\\u%04x" % code for code in raw),
+        "html, every character": b"".join(b"&#%d;" % code for code in raw),
+        "html of json of url": html.escape(json.dumps(urllib.parse.quote(secret))).encode(),
+        "base64 of a query": base64.b64encode(b"/?k=" + urllib.parse.quote(secret, "").encode()),
+        "utf-16": secret.encode("utf-16-le"),
     }
 
 
@@ -96,6 +106,8 @@ def test_no_encoding_of_a_reflected_secret_reaches_the_agent(
                     f"GET / HTTP/1.1\nHost: good.example\nX-Api-Key: {placeholder}"
                 )
                 assert answered.status == 200
+                seen = answered.body.replace(b"\0", b"")
+                assert placeholder.encode() in seen, (name, size)
                 for form in forms_of(SECRET):
                     assert form not in answered.body, (name, size)
                 if name in {"plain", "in text", "in html"}:
@@ -109,14 +121,17 @@ def test_reflected_secret_in_headers_and_reason_is_scrubbed(
 ) -> None:
     raw = SECRET.encode()
     encoded = base64.b64encode(b"user:" + raw)
-    mirror.head = b"X-Echo: %s\r\nLocation: /?k=%s\r\nWWW-Authenticate: %s\r\n" % (
+    mirror.head = b"X-Echo: %s\r\nLocation: /?k=%s\r\nWWW-Authenticate: %s\r\nLink: <%s>\r\n" % (
         raw, urllib.parse.quote(SECRET, safe="").encode(), encoded,
+        b"".join(b"%%%02x" % code for code in raw),
     )  # fmt: skip
     mirror.pieces, mirror.chunked = [b"x"], False
     placeholder = reflecting.placeholder("good")
     answered = reflecting.request("good.example", headers=[("X-Api-Key", placeholder)])
     mirror.head = b""
     assert answered.header("x-echo") == placeholder
+    assert answered.header("link") == f"<{placeholder}>"
+    assert answered.header("location") == f"/?k={placeholder}"
     for form in forms_of(SECRET):
         assert form not in answered.head
 

@@ -285,3 +285,28 @@ def test_a_few_escapes_in_much_text_are_looked_around(name: str, before: int) ->
     secret, placeholder = (escaped, RAW), (PLACEHOLDER.encode(),) * 2
     assert scrubber().scrub(text % secret) == text % placeholder
     assert scrubber().feed(text % secret) == text % placeholder
+
+
+_STRICT = ("url", "url, every character", "json", "json of php", "json, every character", "html")
+
+
+@pytest.mark.parametrize("again", ["no more", *_STRICT])
+@pytest.mark.parametrize("name", _STRICT)
+@pytest.mark.parametrize(
+    "secret",
+    [
+        'ab\\cd"ef%41gh&amp;ij/k l',
+        '\\\\server\\share\\"x"',
+        "p&#115;w%2573 \\u0041 x",
+        "100%sure&safe;~`key`=",
+        "a b c d e f g h",
+        'it\'s "quoted" <b>&</b>',
+    ],
+)
+def test_escapes_may_be_in_the_secret_itself(secret: str, name: str, again: str) -> None:
+    written = ESCAPES[name](secret)
+    written = ESCAPES[again](written) if again in ESCAPES else written
+    body = f"[{written}]".encode()
+    whole, pieces = scrubber(("team", secret, "P")), scrubber(("team", secret, "P"))
+    assert whole.scrub(body) == b"[P]"
+    assert stream(pieces, [bytes((byte,)) for byte in body]) == b"[P]"

@@ -11,19 +11,21 @@ import re
 import string
 from bisect import bisect_right
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _LAYERS = 3
 _LONGEST_ESCAPE = 24
 _FAR_APART = 20 * _LONGEST_ESCAPE
 """From this on it is quicker to look around each of several places than at everything."""
+_SAMPLE, _DENSE = 512, 64
+"""Where more of so many bytes begin escapes, it is not worth it to skip from each to the next."""
 _DIGITS = string.hexdigits[:16]
-_MARKERS = b"%\\&#;"
-"""What escapes begin and end with: itself escaped where there are several layers."""
+_OF_ESCAPES = b"%\\&#;" + (string.digits + string.ascii_letters).encode()
+"""What escapes are made of: itself escaped where there are several layers."""
 _NAMED = {
     name.encode(): ord(char)
     for name, char in html.entities.html5.items()
@@ -31,7 +33,7 @@ _NAMED = {
 }
 _UNFINISHED = re.compile(
     rb"(?:%[2-7]?"
-    rb"|\\(?:u(?:0(?:0[2-7]?)?)?|x[2-7]?)?"
+    rb"|\\(?:\\{0,7}|u(?:0(?:0[2-7]?)?)?|x[2-7]?)"
     rb"|&(?:#(?:0{0,3}[0-9]{0,3}|[xX]0{0,3}[2-7]?[0-9a-fA-F]?)|[A-Za-z]{0,18})?)\Z"
 )
 
@@ -49,19 +51,11 @@ class Reading:
         self,
         text: bytes,
         below: Reading | None = None,
-        spans: Iterable[tuple[int, int]] = (),
+        escapes: tuple[Sequence[int], Sequence[int], Sequence[int]] = ((), (), ()),
     ) -> None:
         self.text = text
         self._below = below
-        self._begins: list[int] = []
-        self._ends: list[int] = []
-        self.places: list[int] = []
-        for nth, (begin, end) in enumerate(spans):
-            self._begins.append(begin)
-            self._ends.append(end)
-            # Every escape before this one gave a single character.
-            gone = self._ends[nth - 1] - self.places[nth - 1] - 1 if nth else 0
-            self.places.append(begin - gone)
+        self._begins, self._ends, self.places = escapes
 
     def source(self, position: int) -> int:
         """Where in the bytes themselves the character at ``position`` begins."""
@@ -84,19 +78,22 @@ class Escapes:
     """Finds the escapes of some characters, and of those that escapes are made of."""
 
     def __init__(self, characters: bytes) -> None:
-        codes = sorted({code for code in (*characters, *_MARKERS) if 0x20 <= code < 0x7F})  # noqa: PLR2004 - printable
+        codes = sorted({code for code in (*characters, *_OF_ESCAPES) if 0x20 <= code < 0x7F})  # noqa: PLR2004 - printable
         hexadecimal = _hexadecimal(codes)
         decimal = b"|".join(b"%d" % code for code in codes)
         named = b"|".join(name[:-1] for name, code in _NAMED.items() if code in codes)
-        signs = re.escape(bytes(code for code in codes if code in b"\"'/\\`"))
+        signs = re.escape(bytes(code for code in codes if code in b"\"'/`") or b"/")
+        # An escaped backslash mostly says nothing, unless it is in a secret or begins an escape.
+        deeper = b"" if b"\\" in characters else rb"(?=\\{0,6}[ux\"'/`])"
         # One for each first byte: so the search skips from one of these to the next.
-        self._patterns = (
+        self._each = (
             re.compile(rb"%%(?:%s)" % hexadecimal),
-            re.compile(rb"\\(?:(?:u00|x)(?:%s)|[%s])" % (hexadecimal, signs)),
+            re.compile(rb"\\(?:(?:u00|x)(?:%s)|\\%s|[%s])" % (hexadecimal, deeper, signs)),
             re.compile(
                 rb"&(?:#(?:0{0,3}(?:%s)|[xX]0{0,3}(?:%s))|%s);" % (decimal, hexadecimal, named)
             ),
         )
+        self._any = re.compile(b"(%s)" % b"|".join(pattern.pattern for pattern in self._each))
 
     def read(self, data: bytes, *, is_whole: bool) -> list[Reading]:
         """``data`` as it is, then with one layer of escapes less each, as long as there are any.
@@ -107,33 +104,46 @@ class Escapes:
         readings = [reading]
         if b"%" not in data and b"\\" not in data and b"&" not in data:
             return readings
-        places: list[int] | None = None
+        places: Sequence[int] | None = None
         while len(readings) <= _LAYERS:
             text = reading.text
-            spans = self._spans(text, places)
+            parts = self._split(text, places)
             end = len(text)
             if not is_whole:
-                begin = max(spans[-1][1] if spans else 0, end - _LONGEST_ESCAPE)
+                begin = max(end - len(parts[-1]), end - _LONGEST_ESCAPE)
                 unfinished = _UNFINISHED.search(text, begin)
                 end = unfinished.start() if unfinished else end
-            if not spans and end == len(text):
+            if len(parts) == 1 and end == len(text):
                 break
-            reading = Reading(_unescape(text, spans, end), reading, spans)
+            parts[-1] = parts[-1][: len(parts[-1]) - len(text) + end]
+            reading = _join(parts, reading)
             readings.append(reading)
             places = reading.places
         return readings
 
-    def _spans(self, text: bytes, places: list[int] | None) -> list[tuple[int, int]]:
-        """Where escapes stand. ``places``: only where other escapes were taken off."""
+    def _split(self, text: bytes, places: Sequence[int] | None) -> list[bytes]:
+        """Plain text and escapes by turns. ``places``: only where others were taken off."""
         regions: Iterable[tuple[int, int]] = ((0, len(text)),)
-        if places is not None and len(places) * _FAR_APART < len(text):
+        if places is not None and _SAMPLE < len(places) * _FAR_APART < len(text):
             regions = around(places, _LONGEST_ESCAPE, len(text))
-        return sorted(
+        elif len(text) < _SAMPLE or sum(map(text[:_SAMPLE].count, (b"%", b"\\", b"&"))) > _DENSE:
+            return self._any.split(text)
+        spans = sorted(
             match.span()
             for start, end in regions
-            for pattern in self._patterns
+            for pattern in self._each
             for match in pattern.finditer(text, start, end)
         )
+        cuts = [0, *chain.from_iterable(spans), len(text)]
+        return [text[start:end] for start, end in pairwise(cuts)]
+
+
+def _join(parts: list[bytes], below: Reading) -> Reading:
+    """What the parts say with each escape as its one character. Changes them."""
+    stops = list(accumulate(map(len, parts)))
+    parts[1::2] = map(_character, parts[1::2])
+    places = list(accumulate(map(len, parts)))[:-1:2]
+    return Reading(b"".join(parts), below, (stops[:-1:2], stops[1::2], places))
 
 
 @lru_cache(maxsize=64)
@@ -162,15 +172,6 @@ def _hexadecimal(codes: Iterable[int]) -> bytes:
         first, second = _DIGITS[code >> 4], _DIGITS[code & 15]
         seconds[first] = seconds.get(first, "") + second + second.upper()
     return "|".join(f"{first}[{second}]" for first, second in seconds.items()).encode()
-
-
-def _unescape(text: bytes, spans: Iterable[tuple[int, int]], end: int) -> bytes:
-    start = 0
-    pieces: list[bytes] = []
-    for begin, behind in spans:
-        pieces += text[start:begin], _character(text[begin:behind])
-        start = behind
-    return b"".join(chain(pieces, (text[start:end],)))
 
 
 @lru_cache(maxsize=1024)

@@ -144,10 +144,16 @@ def _prepare(guarded: tuple[Guarded, ...]) -> Forms:
         if len(value) >= MIN_SECRET_LENGTH:
             for form, written in echoes(value, placeholder).items():
                 found.setdefault(form, (connection, written))
+    alphabet = bytes(sorted({byte for form in found for byte in form}))
+    escapes = escapes_of(alphabet)
+    for form, replacement in tuple(found.items()):
+        # What is an escape in the secret itself is taken off with those around it.
+        for reading in escapes.read(form, is_whole=True):
+            if len(reading.text) >= MIN_SECRET_LENGTH:
+                found.setdefault(reading.text, replacement)
     longest_first = sorted(found, key=lambda form: (-len(form), form))
     shortest = len(longest_first[-1]) if longest_first else 0
     stride = max(0, min(shortest - _GRAM + 1, _MAX_STRIDE))
-    alphabet = bytes(sorted({byte for form in found for byte in form}))
     heads = _any_of(form[:_HEAD] for form in longest_first)
     begins = _any_of(form[:_GRAM] for form in longest_first)
     # It keeps the last 512 patterns, and with them the secrets.
@@ -162,7 +168,7 @@ def _prepare(guarded: tuple[Guarded, ...]) -> Forms:
         len(longest_first[0]) if longest_first else 0,
         frozenset(form[i : i + _GRAM] for form in found for i in range(stride)),
         stride,
-        escapes_of(alphabet),
+        escapes,
     )
 
 
