@@ -206,6 +206,31 @@ def test_after_sigkill_under_load_the_audit_goes_on_with_whole_lines(
     assert len(decided) >= len(answered)
 
 
+def test_a_client_that_reads_slowly_gets_the_end_of_its_answer(
+    start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
+) -> None:
+    """The proxy has told of the end of the answer, and may hold a part of it, at SIGTERM."""
+    size = 8 << 20
+
+    async def much(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(b"x" * size)
+
+    good = start_upstream("good.example", handler=much)
+    proxy = start_proxy(POLICY, upstreams=[good])
+    with proxy.tunnel("good.example") as wire:
+        wire.send(GET)
+        read = bytearray()
+        while not proxy.events("request.finished"):
+            read += wire.socket.recv(1 << 14)
+        proxy.process.send_signal(signal.SIGTERM)
+        expect_not_listening(proxy)
+        read += wire.read_until_closed()
+        assert len(read.partition(b"\r\n\r\n")[2]) == size
+        assert proxy.process.wait(30) == 0
+    assert ended(proxy) == [(200, None)]
+
+
 def test_a_large_answer_that_is_under_way_at_sigterm_arrives_whole(
     start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
 ) -> None:

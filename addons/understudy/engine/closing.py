@@ -52,6 +52,8 @@ class Closing:
         self._timers: dict[str, dict[str, asyncio.TimerHandle]] = {}
         """By the client's id, and by what is waited for."""
         self._writers: dict[str, asyncio.StreamWriter] = {}
+        self._unread: set[asyncio.WriteTransport] = set()
+        """Of closed connections that were sent more than their clients had read."""
 
     # -- a client's connection as a whole
 
@@ -85,7 +87,15 @@ class Closing:
             return
         writer.close()
         if writer.transport.get_write_buffer_size():
+            self._unread = {*self._still_unread(), writer.transport}
             asyncio.get_running_loop().call_later(_UNREAD_SECONDS, writer.transport.abort)
+
+    def has_unread(self) -> bool:
+        """Whether a client has yet to read the end of what its closed connection was sent."""
+        return bool(self._still_unread())
+
+    def _still_unread(self) -> list[asyncio.WriteTransport]:
+        return [transport for transport in self._unread if transport.get_write_buffer_size()]
 
     # -- handshakes
 

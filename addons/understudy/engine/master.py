@@ -76,18 +76,19 @@ class Master(master.Master):
         self._recorder = recorder
         self._issuer = issuer
         self._proxyserver = Proxyserver()
+        self._closing = Closing(
+            sessions,
+            recorder,
+            self._proxyserver.connections,
+            lambda: policies.current.limits if policies.current else Limits(),
+        )
         self.addons.add(
             self._proxyserver,
             NextLayer(sessions, recorder, self._proxyserver.connections),
             *stages,
             Tls(sessions, issuer, lambda: policies.current),
             ImmediateRefusal(),
-            Closing(
-                sessions,
-                recorder,
-                self._proxyserver.connections,
-                lambda: policies.current.limits if policies.current else Limits(),
-            ),
+            self._closing,
         )
         fix_options(self.options, listen_host=listen[0], listen_port=listen[1], confdir=confdir)
         http1.install(sessions, recorder, lambda: policies.current)
@@ -114,12 +115,13 @@ class Master(master.Master):
         self.options.update(server=False)
         await self._proxyserver.servers.update([])
 
-    def close_idle(self) -> None:
-        """Close the connections on which no request is in progress."""
+    def close_idle(self) -> bool:
+        """Close the connections on which no request is in progress; whether any is still there."""
         for handler in list(self._proxyserver.connections.values()):
             session = self._sessions.find(handler.client)
             if session is None or session.exchange is None or session.exchange.finished:
                 self._close(handler)
+        return bool(self._proxyserver.connections) or self._closing.has_unread()
 
     async def close(self) -> None:
         """Close what is still open, and wait until its end is told to every addon."""

@@ -185,10 +185,9 @@ class Proxy:
         self._is_listening = False
         await self._engine.stop_listening()
         deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds
+        # An open tunnel is a way for new requests too; who reads slowly gets all of an answer.
         # An event set at every request's end would cost each of them more than this costs once.
-        while self.sessions.exchanges() and asyncio.get_running_loop().time() < deadline:
-            # An open tunnel is a way for new requests too.
-            self._engine.close_idle()
+        while self._engine.close_idle() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - see above
             await asyncio.sleep(_DRAIN_STEP_SECONDS)
 
     async def close(self) -> None:

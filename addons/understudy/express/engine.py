@@ -166,8 +166,8 @@ class Express:
         if self._server is not None:
             self._server.close()
 
-    def close_idle(self) -> None:
-        """Close the connections on which no request is in progress."""
+    def close_idle(self) -> bool:
+        """Close the connections on which no request is in progress; whether any is still there."""
         for conversation in list(self._conversations):
             session = self.sessions.find(conversation.client)
             if session is None or session.exchange is None or session.exchange.finished:
@@ -175,6 +175,7 @@ class Express:
                     self.recorder.time_out(session)
                 # What has been written of the last answer still goes out.
                 conversation.stream.close()
+        return bool(self._conversations)
 
     async def close(self) -> None:
         """Close what is still open, and wait until its end is told to every addon."""

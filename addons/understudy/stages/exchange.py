@@ -223,11 +223,3 @@ class Sessions:
             if self._census is not None:
                 self._census.go(session.address)
         return session
-
-    def exchanges(self) -> int:
-        """How many requests are in progress: what a drain waits for."""
-        return sum(
-            1
-            for session in self._by_id.values()
-            if session.exchange is not None and not session.exchange.finished
-        )
