@@ -181,9 +181,14 @@ class GuardedEventLoop(asyncio.SelectorEventLoop):
         options.pop("host", None)
         options.pop("port", None)
         connect = super().create_connection
-        return await connect_as_planned(
+        transport, protocol = await connect_as_planned(
             lambda address, port: connect(protocol_factory, address, port, **options)
         )
+        if transport.get_extra_info("peername") is None:
+            # Reset before it could be asked: mitmproxy trips over that, and its client waits on.
+            transport.abort()
+            raise ConnectionResetError("connection closed")
+        return transport, protocol
 
     def _accept_connection(
         self,
