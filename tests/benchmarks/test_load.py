@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,11 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spec]:
 @pytest.mark.parametrize("kind", RUNS)
 def test_each_load_comes_through_a_proxy_that_swaps(spec: Spec, kind: str) -> None:
     numbers = load(replace(spec, kind=kind), set())
-    assert numbers["rss" if kind == "tunnels" else "per_second"] >= 0
+    if kind == "tunnels":
+        # What three tunnels take is less than what a process may give back meanwhile.
+        assert isfinite(numbers["rss"])
+    else:
+        assert numbers["per_second"] >= 0
 
 
 def test_sessions_are_resumed_where_that_is_measured(spec: Spec) -> None:
