@@ -15,6 +15,7 @@ import zstandard
 from tests.support.client import Answer, Wire
 from tests.support.scene import Scene
 from tests.support.upstream import Received, Upstream
+from tests.support.world import with_key_in
 
 SECRET = "sk-real-9f8e7d6c5b4a32100123456789"
 RAW = SECRET.encode()
@@ -293,16 +294,7 @@ def test_a_secret_replaced_while_it_is_under_way_is_still_known(
         writer.write(whole(b"X-Echo: %s\r\n" % key.encode(), key.encode()))
 
     good = start_upstream("good.example", handler=handler)
-    policy = {
-        "connections": {
-            "good": {
-                "hosts": ["good.example"],
-                "carriers": [{"header": "X-Api-Key"}],
-                "secret": {"file": str(file)},
-            }
-        },
-        "allow": [{"name": "good", "connection": "good"}],
-    }
+    policy = with_key_in(file)
     owners = {FIRST_KEY: ["good.example"], SECOND_KEY: ["good.example"]}
     scene = start_scene(policy, [good], owners)
     placeholder = scene.placeholder("good")
@@ -334,16 +326,7 @@ def test_the_secret_of_earlier_requests_is_known_after_it_was_replaced(
         writer.write(whole(b"X-Log: %s\r\n" % log, log))
 
     good = start_upstream("good.example", handler=handler)
-    policy = {
-        "connections": {
-            "good": {
-                "hosts": ["good.example"],
-                "carriers": [{"header": "X-Api-Key"}],
-                "secret": {"file": str(file)},
-            }
-        },
-        "allow": [{"name": "good", "connection": "good"}],
-    }
+    policy = with_key_in(file)
     owners = {FIRST_KEY: ["good.example"], SECOND_KEY: ["good.example"]}
     scene = start_scene(policy, [good], owners)
     placeholder = scene.placeholder("good")

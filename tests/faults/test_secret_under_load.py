@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream
+from tests.support.world import with_key_in
 
 OLD = "sk-real-loaded-old-0123456789abcdef"
 NEW = "sk-real-loaded-new-fedcba9876543210"
@@ -40,16 +41,7 @@ def test_under_load_every_state_of_the_file_is_the_secret_or_503(
     file = folder / "key"
     put_right(file, OLD)
     good = start_upstream("good.example")
-    policy = {
-        "connections": {
-            "good": {
-                "hosts": ["good.example"],
-                "carriers": [{"header": "X-Api-Key"}],
-                "secret": {"file": str(file)},
-            }
-        },
-        "allow": [{"name": "good", "connection": "good"}],
-    }
+    policy = with_key_in(file)
     proxy = start_proxy(policy, upstreams=[good])
     placeholder = proxy.placeholder("good")
     head = f"GET / HTTP/1.1\nHost: good.example\nX-Api-Key: {placeholder}"

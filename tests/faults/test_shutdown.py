@@ -206,16 +206,18 @@ def test_after_sigkill_under_load_the_audit_goes_on_with_whole_lines(
     assert len(decided) >= len(answered)
 
 
+MUCH = 8 << 20
+
+
+async def much(_: Received, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MUCH)
+    writer.write(b"x" * MUCH)
+
+
 def test_a_client_that_reads_slowly_gets_the_end_of_its_answer(
     start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
 ) -> None:
     """The proxy has told of the end of the answer, and may hold a part of it, at SIGTERM."""
-    size = 8 << 20
-
-    async def much(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        writer.write(b"x" * size)
-
     good = start_upstream("good.example", handler=much)
     proxy = start_proxy(POLICY, upstreams=[good])
     with proxy.tunnel("good.example") as wire:
@@ -226,7 +228,7 @@ def test_a_client_that_reads_slowly_gets_the_end_of_its_answer(
         proxy.process.send_signal(signal.SIGTERM)
         expect_not_listening(proxy)
         read += wire.read_until_closed()
-        assert len(read.partition(b"\r\n\r\n")[2]) == size
+        assert len(read.partition(b"\r\n\r\n")[2]) == MUCH
         assert proxy.process.wait(30) == 0
     assert ended(proxy) == [(200, None)]
 
@@ -234,12 +236,6 @@ def test_a_client_that_reads_slowly_gets_the_end_of_its_answer(
 def test_a_large_answer_that_is_under_way_at_sigterm_arrives_whole(
     start_upstream: Callable[..., Upstream], start_proxy: Callable[..., Proxy]
 ) -> None:
-    size = 8 << 20
-
-    async def much(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        writer.write(b"x" * size)
-
     good = start_upstream("good.example", handler=much)
     proxy = start_proxy(POLICY, upstreams=[good])
     with proxy.tunnel("good.example") as wire:
@@ -247,6 +243,6 @@ def test_a_large_answer_that_is_under_way_at_sigterm_arrives_whole(
         good.wait_for(lambda upstream: bool(upstream.requests))
         proxy.process.send_signal(signal.SIGTERM)
         expect_not_listening(proxy)
-        assert len(wire.read().body) == size
+        assert len(wire.read().body) == MUCH
         assert proxy.process.wait(30) == 0
     assert ended(proxy) == [(200, None)]

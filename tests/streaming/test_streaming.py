@@ -524,17 +524,19 @@ def test_a_client_that_leaves_ends_the_upstreams_work(start: Callable[..., Scene
 EARLY = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n%s\r\nbig"
 
 
+async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer before the body has come, and keep the connection."""
+    writer.write(EARLY % b"")
+    await writer.drain()
+    await asyncio.Event().wait()
+
+
 @pytest.mark.engine("express")
 @pytest.mark.parametrize("framing", ["Content-Length: 12", "Transfer-Encoding: chunked"])
 def test_after_an_early_answer_a_client_may_send_the_rest_and_ask_again(
     start: Callable[..., Scene], framing: str
 ) -> None:
     """A client that writes all before it reads is not reset while it writes."""
-
-    async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(EARLY % b"")
-        await writer.drain()
-        await asyncio.Event().wait()
 
     scene = start(conversation=refuse)
     pieces = (b"first ", b"second")
@@ -561,11 +563,6 @@ def test_after_an_early_answer_a_client_may_send_the_rest_and_ask_again(
 def test_after_an_early_answer_nothing_is_read_behind_a_broken_body(
     start: Callable[..., Scene], end: bytes
 ) -> None:
-    async def refuse(_: Received, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(EARLY % b"")
-        await writer.drain()
-        await asyncio.Event().wait()
-
     scene = start(conversation=refuse)
     head = b"POST / HTTP/1.1\r\nHost: free.example\r\nTransfer-Encoding: chunked\r\n\r\n"
     with scene.tunnel("free.example") as wire:

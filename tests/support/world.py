@@ -46,6 +46,19 @@ POLICY: dict[str, Any] = {
 """``good.example`` and ``evil.example`` share an address and a port; only the first is allowed."""
 
 
+def with_key_in(file: Path) -> dict[str, Any]:
+    """A policy for ``good.example`` alone, whose key stands in a file."""
+    good = {
+        "hosts": ["good.example"],
+        "carriers": [{"header": "X-Api-Key"}],
+        "secret": {"file": str(file)},
+    }
+    return {
+        "connections": {"good": good},
+        "allow": [{"name": "good", "connection": "good"}],
+    }
+
+
 class World:
     """The upstreams and one proxy for them."""
 

@@ -14,12 +14,13 @@ from understudy.express.messages import (
     make_headers,
     response_head,
 )
-from understudy.express.response import BODYLESS, FRAMING, BadResponseError, ResponseReader
+from understudy.express.response import BadResponseError, ResponseReader
 from understudy.express.websocket import carry_websocket
 from understudy.reasons import Reason
 from understudy.stages.record import CLIENT_DISCONNECTED
 from understudy.stages.scrub import clean_interim
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
+from understudy.wire.fields import BODYLESS, FRAMING, OF_THE_HOP
 from understudy.wire.head import logs_connection_in
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _FIRST_FINAL_STATUS = 200
 _NO_CONTENT = 204
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _CLOSE = (b"Connection", b"close")
 
@@ -169,7 +169,7 @@ class Download:
         fields = []
         for field in response.data.headers.fields:
             name = field[0].lower()
-            if name in _HOP_BY_HOP:
+            if name in OF_THE_HOP:
                 continue
             if name in FRAMING and response.data.status_code == _NO_CONTENT:
                 continue

@@ -178,7 +178,9 @@ class Pool:
         if not upstream.is_alive() or self._is_full(upstream.destination):
             upstream.close_soon()
             return
-        if sum(map(len, self._idle.values())) >= MAX_IDLE:
+        # Counted only where there are enough destinations for so many.
+        may_be_many = len(self._idle) * MAX_IDLE_PER_DESTINATION >= MAX_IDLE
+        if may_be_many and sum(map(len, self._idle.values())) >= MAX_IDLE:
             self._close_oldest()
         self._idle[upstream.destination].append(upstream)
 

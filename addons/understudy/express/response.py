@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from understudy.express.messages import make_response
+from understudy.wire.fields import BODYLESS, FRAMING
 
 if TYPE_CHECKING:
     from mitmproxy import http
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 1 << 18
 """The most that may come without a byte of a body in it: heads, and later trailers."""
 _REASON = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-BODYLESS = frozenset({204, 304})
-FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _FINAL_STATUS = 200
 _SWITCHING_PROTOCOLS = 101
 

@@ -13,7 +13,7 @@ from understudy.stages.exchange import exchange_of
 from understudy.stages.refusal import OWN_HEADERS
 from understudy.stages.upgrade import SWITCHING_PROTOCOLS
 from understudy.wire.coding import CodingError, decoder_of
-from understudy.wire.fields import split, without
+from understudy.wire.fields import BODYLESS, FRAMING, OF_THE_HOP, split, without
 from understudy.wire.frames import FrameError
 
 if TYPE_CHECKING:
@@ -32,15 +32,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BODYLESS = frozenset({204, 304})
 _FIRST_FINAL_STATUS = 200
 _PARTIAL_CONTENT = 206
 _ASKED_ANEW = frozenset({b"accept-encoding", b"range", b"if-range"})
 _TRANSFER = frozenset({b"transfer-encoding"})
-_NOT_IN_INTERIM = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"content-length", b"transfer-encoding"}
-)
-_FRAMING = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+_NOT_IN_INTERIM = OF_THE_HOP | FRAMING
+_CODINGS_AND_FRAMING = FRAMING | {b"content-encoding"}
 _TRANSFER_CODINGS = frozenset({"", "identity", "chunked"})
 
 
@@ -85,13 +82,13 @@ class Scrub:
                 # RFC 9112 6.1: an HTTP/1.0 client knows no chunks; its body ends when we close.
                 response.headers.fields = without(response.headers.fields, _TRANSFER)
             return
-        if exchange.head.method == "HEAD" or response.status_code in _BODYLESS:
+        if exchange.head.method == "HEAD" or response.status_code in BODYLESS:
             return
         if response.status_code == _PARTIAL_CONTENT:
             # A secret that is cut in two by the parts would not be recognised in either.
             _refuse(flow, exchange, "the upstream sent part of a body unasked")
             return
-        kept, framing = split(response.headers.fields, _FRAMING)
+        kept, framing = split(response.headers.fields, _CODINGS_AND_FRAMING)
         decoder = decoder_of(_values(framing, b"content-encoding"))
         transfer = _values(framing, b"transfer-encoding").strip().lower()
         if decoder is None or transfer not in _TRANSFER_CODINGS:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from understudy.reasons import Reason
 from understudy.stages.exchange import exchange_of
-from understudy.wire.fields import without
+from understudy.wire.fields import OF_THE_HOP, without
 from understudy.wire.frames import FrameError
 from understudy.wire.websocket import WebSocket, accepts
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SWITCHING_PROTOCOLS = 101
 
 _EXTENSIONS = frozenset({b"sec-websocket-extensions"})
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade"})
+_NOT_ITS_OWN = OF_THE_HOP | {b"upgrade"}
 _UPGRADE = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
 
 
@@ -60,7 +60,7 @@ class Upgrade:
             if flow.killable:
                 flow.kill()
             return
-        kept = without(response.headers.fields, _HOP_BY_HOP)
+        kept = without(response.headers.fields, _NOT_ITS_OWN)
         response.headers.fields = (*kept, *_UPGRADE)
         sent = cast("Callable[[bytes], list[bytes]]", flow.request.stream)
         flow.request.stream = _check_frames(exchange, websocket, sent)

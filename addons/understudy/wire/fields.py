@@ -12,6 +12,13 @@ from functools import lru_cache
 type Field = tuple[bytes, bytes]
 type Fields = tuple[Field, ...]
 
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""What tells where a body ends; names in lower case, as those below."""
+OF_THE_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+"""What an answer says of the connection that it comes on."""
+BODYLESS = frozenset({204, 304})
+"""Final statuses of answers that never have a body, whatever they say (RFC 9112 6.3)."""
+
 _NO_LETTER = re.compile("[^0-9a-z]")
 _REMEMBERED_BYTES = 64
 """Longer names are worked out each time: memory is not for clients to fill."""

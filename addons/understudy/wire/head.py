@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from understudy.policy.hosts import HostError, parse_authority
 from understudy.reasons import Reason
+from understudy.wire.fields import FRAMING
 from understudy.wire.outline import Outline
 from understudy.wire.websocket import requested_key
 
@@ -50,7 +51,6 @@ _TELLING = frozenset(
         b"sec-websocket-version",
     }
 )
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _REMEMBERED_LINE_BYTES = 256
 """Longer lines are read each time: memory is not for clients to fill."""
 _REMEMBERED_HEADS = 256
@@ -252,7 +252,7 @@ def _read_line(line: bytes) -> tuple[bytes, bytes, bytes] | None:
         return None
     name = field[1].lower()
     # CGI-like servers read it as framing that this proxy has not seen.
-    if b"_" in name and name.replace(b"_", b"-") in _FRAMING:
+    if b"_" in name and name.replace(b"_", b"-") in FRAMING:
         return None
     return name, field[1], field[2].strip(b" \t")
 

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from understudy.wire.fields import FRAMING
 from understudy.wire.frames import FrameReader
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ _KEY_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _ONCE = {b"upgrade": b"websocket", b"sec-websocket-version": b"13"}
 # RFC 9110 8.6 and 6.1: a 1xx has neither.
-_FRAMING = (b"content-length", b"transfer-encoding")
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ def accepts(key: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bool:
         and headers.get(b"sec-websocket-accept") == [accept_value(key)]
         # None was offered.
         and b"sec-websocket-extensions" not in headers
-        and not any(name in headers for name in _FRAMING)
+        and not any(name in headers for name in FRAMING)
     )
 
 

@@ -68,10 +68,33 @@ if _names is not None:
 
     socket.getaddrinfo = _getaddrinfo
 
+
+def _change_modules(prefixes, change):
+    """Call ``change`` with every module of a prefix once it is loaded."""
+    import importlib.abc  # noqa: PLC0415 - the proxy's start must not be that of these
+    import importlib.machinery  # noqa: PLC0415 - as above
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if not name.startswith(prefixes):
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            if spec is None or spec.loader is None:
+                return None
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                change(module)
+
+            spec.loader.exec_module = exec_module
+            return spec
+
+    sys.meta_path.insert(0, Finder())
+
+
 if _clock_file:
     import datetime
-    import importlib.abc
-    import importlib.machinery
     import time
 
     _time_ns = time.time_ns
@@ -88,26 +111,12 @@ if _clock_file:
         def now(cls, tz=None):
             return datetime.datetime.fromtimestamp(time.time(), tz)
 
-    class _Clockmaker(importlib.abc.MetaPathFinder):
-        """Gives the shifted clock to our modules alone: libraries insist on their own class."""
+    def _shift(module):
+        """Give the shifted clock to our modules alone: libraries insist on their own class."""
+        if getattr(module, "datetime", None) is datetime.datetime:
+            module.datetime = _ShiftedDatetime
 
-        def find_spec(self, name, path, target=None):
-            if not name.startswith("understudy."):
-                return None
-            spec = importlib.machinery.PathFinder.find_spec(name, path)
-            if spec is None or spec.loader is None:
-                return None
-            original = spec.loader.exec_module
-
-            def exec_module(module):
-                original(module)
-                if getattr(module, "datetime", None) is datetime.datetime:
-                    module.datetime = _ShiftedDatetime
-
-            spec.loader.exec_module = exec_module
-            return spec
-
-    sys.meta_path.insert(0, _Clockmaker())
+    _change_modules(("understudy.",), _shift)
 
 if _gauge_file:
     import ctypes
@@ -159,8 +168,6 @@ if _gauge_file:
 
 if _fault_file:
     import functools
-    import importlib.abc
-    import importlib.machinery
     import inspect
     import pathlib
 
@@ -198,32 +205,18 @@ if _fault_file:
             return not attribute.startswith("__")
         return isinstance(vars(owner).get("name"), str) and not attribute.startswith("_")
 
-    class _Saboteur(importlib.abc.MetaPathFinder):
-        """Puts a switch before every public method of every addon of ours, and some more."""
+    def _put_switches(module):
+        """Put a switch before every public method of every addon of ours, and some more."""
+        for owner in list(vars(module).values()):
+            if inspect.isfunction(owner) and owner.__name__ in _LINES:
+                setattr(module, owner.__name__, _sabotage(owner.__name__, owner))
+            if not isinstance(owner, type) or owner.__module__ != module.__name__:
+                continue
+            for attribute, hook in list(vars(owner).items()):
+                if inspect.isfunction(hook) and _has_switches(owner, attribute):
+                    place = f"{owner.__name__}.{attribute}"
+                    setattr(owner, attribute, _sabotage(place, hook))
 
-        def find_spec(self, name, path, target=None):
-            if not name.startswith(
-                ("understudy.stages.", "understudy.engine.", "understudy.express.")
-            ):
-                return None
-            spec = importlib.machinery.PathFinder.find_spec(name, path)
-            if spec is None or spec.loader is None:
-                return None
-            original = spec.loader.exec_module
-
-            def exec_module(module):
-                original(module)
-                for owner in list(vars(module).values()):
-                    if inspect.isfunction(owner) and owner.__name__ in _LINES:
-                        setattr(module, owner.__name__, _sabotage(owner.__name__, owner))
-                    if not isinstance(owner, type) or owner.__module__ != name:
-                        continue
-                    for attribute, hook in list(vars(owner).items()):
-                        if inspect.isfunction(hook) and _has_switches(owner, attribute):
-                            place = f"{owner.__name__}.{attribute}"
-                            setattr(owner, attribute, _sabotage(place, hook))
-
-            spec.loader.exec_module = exec_module
-            return spec
-
-    sys.meta_path.insert(0, _Saboteur())
+    _change_modules(
+        ("understudy.stages.", "understudy.engine.", "understudy.express."), _put_switches
+    )
